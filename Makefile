@@ -1,0 +1,52 @@
+# make serve    install, export the default model once, serve it on HOST:PORT
+# make test     lint, types, tests
+# EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+EXTRA ?= cpu
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?= efficientnet_lite0
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+export ORT_DISABLE_TELEMETRY = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint types clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/serve-$(EXTRA).stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing anypool into .venv (a few minutes the first time: torch is large)"
+	$(PIP) --editable '.[$(EXTRA),export]'
+	@touch $@
+
+.venv/dev.stamp: .venv/serve-$(EXTRA).stamp
+	$(PIP) --editable '.[$(EXTRA),export,dev]'
+	@touch $@
+
+artifacts/$(MODEL): | .venv/serve-$(EXTRA).stamp
+	$(BIN)/anypool export $(MODEL)
+
+serve: .venv/serve-$(EXTRA).stamp artifacts/$(MODEL)
+	@echo "anypool serves $(MODEL) on http://$(HOST):$(PORT)  (API: http://$(HOST):$(PORT)/docs)"
+	@echo "try:  curl --data-binary @tests/photos/panda.webp http://$(HOST):$(PORT)/v1/classify"
+	@exec $(BIN)/anypool serve --host $(HOST) --port $(PORT) --model $(MODEL)
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv artifacts build dist

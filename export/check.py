@@ -1,0 +1,37 @@
+"""Step 3: look at the graph itself, before anything runs it."""
+
+import onnx
+from onnx import checker
+
+from export.errors import ExportError
+from export.rewrite.dimensions import NAMES
+
+_STANDARD = ("", "ai.onnx")
+
+
+def check(model: onnx.ModelProto, channels: int) -> None:
+    """Raise ExportError unless the graph is valid, standard, self-contained and not baked.
+
+    Baked means that a size of the example stands where batch, height or width belongs.
+    """
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ExportError(f"the graph is not valid ONNX: {exc}") from exc
+    foreign = {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in _STANDARD}
+    if foreign:
+        raise ExportError(f"the graph needs operators outside the standard: {sorted(foreign)}")
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        raise ExportError("the graph keeps weights in another file")
+    pixels = [_dimensions(value) for value in model.graph.input]
+    if pixels != [[*NAMES, channels]]:
+        raise ExportError(f"the input should be [{', '.join(NAMES)}, {channels}], not {pixels}")
+    for value in model.graph.output:
+        if _dimensions(value)[:1] != [NAMES[0]]:
+            raise ExportError(
+                f"the batch size of output {value.name} is baked: {_dimensions(value)}"
+            )
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

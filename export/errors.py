@@ -1,0 +1,5 @@
+"""What can go wrong in an export. Every message says what to change."""
+
+
+class ExportError(Exception):
+    """The network did not become an artifact; nothing was written."""

@@ -1,0 +1,137 @@
+"""START HERE. One export from top to bottom: capture, lower, rewrite, check, verify, publish."""
+
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from export.artifact import next_version, publish
+from export.check import check
+from export.errors import ExportError
+from export.lower import to_onnx
+from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.dimensions import name_dimensions
+from export.verify import Case, verify
+from models import registry
+from models.card import Card, Output, Parity, SizeLimits
+from models.registry import Network
+
+OUTPUTS: tuple[Output, ...] = ("logits", "probabilities", "embedding")
+
+# Allowed |difference| / max|logit|. 1e-4 would hide a wrong adaptive window, so the CPU gets 2e-5;
+# CUDA sums in another order (fp32 without TF32), and gets 1e-4 until it has been measured.
+TOLERANCES = {"CPUExecutionProvider": 2e-5, "CUDAExecutionProvider": 1e-4}
+
+
+class VerificationError(ExportError):
+    """ONNX Runtime and torch disagree; `cases` has every size that was compared."""
+
+    def __init__(self, cases: list[Case]) -> None:
+        super().__init__(f"{sum(not case.ok for case in cases)} of {len(cases)} sizes failed")
+        self.cases = cases
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told what is going on: `step` when one begins, `case` for each size that was verified."""
+
+    step: Callable[[str], None]
+    case: Callable[[Case], None]
+
+
+def export(
+    name: str,
+    root: Path,
+    progress: Progress,
+    *,
+    version: int | None = None,
+    weights: Path | None = None,
+) -> Path:
+    """Export the registered network `name` into root/name/version and return that folder.
+
+    Everything happens in a temporary folder under `root`; if anything fails, nothing is left.
+    Raises UnknownNetworkError, ExportError, VerificationError.
+    """
+    network = registry.get(name)
+    version = version or next_version(root, name)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".export-", ignore_cleanup_errors=True) as t:
+        draft = Path(t) / "artifact"
+        draft.mkdir()
+
+        progress.step("capture: torch runs the network over a grid of sizes")
+        captured = _capture(name, weights, Path(t))
+
+        progress.step("lower: the program becomes an ONNX graph")
+        model = to_onnx(torch.export.load(captured / "program.pt2"), OUTPUTS)
+        name_dimensions(model)
+        expand_adaptive_pools(model)
+
+        progress.step("check: valid, standard operators, nothing baked, one file")
+        proto = ir.to_proto(model)
+        check(proto, network.preprocessing.channels)
+        onnx.save(proto, draft / "model.onnx")
+
+        progress.step("verify: ONNX Runtime against torch")
+        limits = SizeLimits.model_validate_json((captured / "limits.json").read_text())
+        (captured / "golden.npz").rename(draft / "golden.npz")
+        card = _card(network, version, limits, proto)
+        card.save(draft / "card.json")
+        cases = verify(draft, progress.case)
+        if not cases or not all(case.ok for case in cases):
+            raise VerificationError(cases)
+        card.model_copy(update={"parity": _parity(cases)}).save(draft / "card.json")
+        return publish(draft, root, name, version)
+
+
+def _capture(name: str, weights: Path | None, out: Path) -> Path:
+    command = [sys.executable, "-P", "-m", "export.capture", "--network", name, "--out", str(out)]
+    if weights is not None:
+        command += ["--weights", str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ExportError(f"capturing {name} failed:\n{done.stderr.strip()[-2000:]}")
+    return out
+
+
+def _card(network: Network, version: int, limits: SizeLimits, model: onnx.ModelProto) -> Card:
+    widths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.output}
+    labels = network.labels()
+    if widths["logits"] != len(labels):
+        raise ExportError(f"{widths['logits']} logits but {len(labels)} labels")
+    return Card(
+        name=network.name,
+        version=version,
+        labels=labels,
+        preprocessing=network.preprocessing,
+        activation="softmax",
+        limits=limits,
+        pooling=network.pooling,
+        outputs=OUTPUTS,
+        embedding_size=widths["embedding"],
+        tolerances=TOLERANCES,
+        exporter={
+            "python": platform.python_version(),
+            **{p: installed(p) for p in ("anypool", "torch", "onnx", "onnxscript", "onnxruntime")},
+        },
+        licence=network.licence,
+    )
+
+
+def _parity(cases: list[Case]) -> Parity:
+    worst = max(cases, key=lambda case: case.error)
+    return Parity(
+        reference=f"torch {torch.__version__}",
+        provider=worst.provider,
+        cases=len(cases),
+        worst=worst.error,
+        worst_case=worst.size,
+    )

@@ -1,0 +1,51 @@
+"""Insert ONNX nodes in front of a node, one expression at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+class Builder:
+    """`build("Add", a, b)` inserts a node before `before` and returns its output."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
+        self.graph = graph
+        self.before = before
+        self._prefix = before.outputs[0].name
+        self._count = 0
+
+    def __call__(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        node = ir.node(op_type, inputs, attributes=attributes or None)
+        node.outputs[0].name = self._name(op_type)
+        self.graph.insert_before(self.before, node)
+        return node.outputs[0]
+
+    def constant(self, array: NDArray[Any]) -> ir.Value:
+        """An initializer that holds `array`."""
+        value = ir.val(self._name("constant"), const_value=ir.tensor(array))
+        self.graph.initializers.add(value)
+        return value
+
+    def scalar(self, number: int) -> ir.Value:
+        """A scalar int64."""
+        return self.constant(np.array(number, dtype=np.int64))
+
+    def ints(self, numbers: Sequence[int]) -> ir.Value:
+        """A one-dimensional int64 tensor."""
+        return self.constant(np.array(numbers, dtype=np.int64))
+
+    def replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Let `value` stand wherever the first output of `node` stood, and drop the node."""
+        old = node.outputs[0]
+        value.shape, value.type = old.shape, old.type
+        name = old.name
+        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+        value.name = name
+
+    def _name(self, what: str) -> str:
+        self._count += 1
+        return f"{self._prefix}/{what}_{self._count}"

@@ -1,0 +1,1 @@
+"""Networks that anypool knows, and the card that describes an exported one."""

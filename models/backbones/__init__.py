@@ -1,0 +1,1 @@
+"""Feature extractors, one family a file: images (n, c, h, w) to features (n, f, h', w')."""

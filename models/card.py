@@ -1,0 +1,134 @@
+"""The card: everything a server must know about an exported model, and nothing of torch.
+
+`card.json` lies beside `model.onnx` in an artifact. The exporter writes it, the service reads it;
+it is the only thing the two share.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT: Final = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+Policy = Literal["fit", "limit", "native"]
+Filter = Literal["bicubic", "bilinear"]
+Output = Literal["logits", "probabilities", "embedding"]
+
+
+class CardError(ValueError):
+    """A card that cannot be used; the message says which file, why, and what to do."""
+
+
+class Part(BaseModel):
+    """A frozen piece of the card that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Label(Part):
+    """What one class is called: `id` is unique (a WordNet id for ImageNet), `name` need not be."""
+
+    id: str
+    name: str
+
+
+class Preprocessing(Part):
+    """How pixels reach the network: resized by the service, normalised inside the graph.
+
+    `mean` and `std` count in 8-bit pixel values, one number a channel: x = (pixel - mean) / std.
+    """
+
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    policy: Policy
+    size: int | None = Field(default=None, ge=1, description="longest side, for fit and limit")
+    filter: Filter = "bicubic"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need one number for each of {self.channels} channels")
+        if 0 in self.std:
+            raise ValueError("std must not be 0")
+        if (self.policy == "native") != (self.size is None):
+            raise ValueError("size belongs to the policies fit and limit, and only to them")
+        return self
+
+
+class SizeLimits(Part):
+    """The sides, in pixels, that the network can take; found by probing at export."""
+
+    min_height: int = Field(ge=1)
+    min_width: int = Field(ge=1)
+    multiple: int = Field(default=1, ge=1, description="both sides must be divisible by this")
+
+    def smallest(self) -> tuple[int, int]:
+        """The smallest legal (height, width)."""
+        m = self.multiple
+        return -(-self.min_height // m) * m, -(-self.min_width // m) * m
+
+
+class Parity(Part):
+    """What verification found: ONNX Runtime against torch over a grid of sizes."""
+
+    reference: str = Field(description="what made the reference outputs, for example 'torch 2.13'")
+    provider: str
+    cases: int = Field(ge=1)
+    worst: float = Field(ge=0, description="largest |difference| / max|logit| over the grid")
+    worst_case: str
+
+
+class Licence(Part):
+    """Terms of the weights. `notice` must travel with them."""
+
+    name: str
+    notice: str
+
+
+class Card(Part):
+    """The contract between an artifact and the service that hosts it."""
+
+    format: Literal[1] = FORMAT
+    name: Name
+    version: int = Field(ge=1)
+    labels: tuple[Label, ...] = Field(min_length=1)
+    preprocessing: Preprocessing
+    activation: Literal["softmax", "sigmoid", "none"]
+    limits: SizeLimits
+    pooling: str = Field(description="the pooling layer, in words")
+    outputs: tuple[Output, ...]
+    embedding_size: int | None = Field(default=None, ge=1)
+    tolerances: dict[str, float] = Field(
+        description="allowed |difference| / max|logit| by execution provider"
+    )
+    parity: Parity | None = Field(default=None, description="absent only while being verified")
+    exporter: dict[str, str] = Field(description="versions of what made the artifact")
+    licence: Licence
+
+    @classmethod
+    def load(cls, path: Path) -> "Card":
+        """Read `card.json`; raises CardError when it is missing, foreign or of another format."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as exc:
+            raise CardError(f"{path} does not exist: is this an artifact folder?") from exc
+        except (OSError, ValueError) as exc:
+            raise CardError(f"{path} cannot be read as JSON: {exc}") from exc
+        found = raw.get("format") if isinstance(raw, dict) else None
+        if found != FORMAT:
+            raise CardError(
+                f"{path} has format {found!r}; this anypool reads format {FORMAT}. "
+                "Export the model again, or use the anypool that made it."
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as exc:
+            raise CardError(f"{path} is not a valid card: {exc}") from exc
+
+    def save(self, path: Path) -> None:
+        """Write the card as indented JSON."""
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Networks by name: `register` adds one, `get` finds one, `names` lists them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from models.card import Label, Licence, Preprocessing
+from models.classifier import PoolingClassifier
+from models.weights import WeightsError, load_state
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that can be exported by name.
+
+    build: makes it, with the weights it comes with, in evaluation mode
+    rename: our name for a tensor of the state dicts that others publish for this architecture
+    labels: one for each logit
+    pooling: its pooling layers in words, for the card
+    """
+
+    name: str
+    build: Callable[[], PoolingClassifier]
+    labels: Callable[[], tuple[Label, ...]]
+    preprocessing: Preprocessing
+    pooling: str
+    licence: Licence
+    rename: Callable[[str], str] = str
+
+
+class UnknownNetworkError(ValueError):
+    """No network has that name; the message lists those that exist."""
+
+
+_networks: dict[str, Network] = {}
+
+
+def register(network: Network) -> None:
+    """Add a network; raises ValueError when its name is taken."""
+    if network.name in _networks:
+        raise ValueError(f"a network named {network.name!r} is registered already")
+    _networks[network.name] = network
+
+
+def get(name: str) -> Network:
+    """The network of that name; raises UnknownNetworkError."""
+    known = names()
+    if name not in known:
+        raise UnknownNetworkError(f"no network is named {name!r}; there are: {', '.join(known)}")
+    return _networks[name]
+
+
+def build(name: str, weights: Path | None = None) -> PoolingClassifier:
+    """Make the network of that name, with its own weights or those of a file.
+
+    Raises UnknownNetworkError, and WeightsError when the file does not fit, tensor for tensor.
+    """
+    network = get(name)
+    classifier = network.build()
+    if weights is not None:
+        state = {network.rename(key): value for key, value in load_state(weights).items()}
+        try:
+            classifier.load_state_dict(state, strict=True)
+        except RuntimeError as exc:
+            raise WeightsError(f"{weights} does not fit {name}: {exc}") from exc
+    return classifier
+
+
+def names() -> tuple[str, ...]:
+    """All names, sorted."""
+    import_module("models.networks")  # registers what we ship; importing it above would be a circle
+    return tuple(sorted(_networks))

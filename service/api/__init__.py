@@ -1,0 +1,1 @@
+"""HTTP: translates requests into calls and outcomes into answers; decides nothing about images."""

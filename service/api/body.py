@@ -1,0 +1,190 @@
+"""Request bodies: read under a limit and a time, then taken apart in memory.
+
+Starlette's own form parser writes parts over 1 MB to disk; a server on a read-only file system,
+or one that never wants to see a client's photos on disk, cannot have that.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.classify import Picture
+from service.errors import BadRequest, BodyTooLarge, RequestTimeout, TooManyImages
+from service.settings import MEGA
+
+PART = "files"
+
+
+class EncodedImage(BaseModel):
+    """One image of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    data: str  # base64
+
+
+class ImagesRequest(BaseModel):
+    """A JSON request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[EncodedImage]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The pictures of a request; `single` if the body itself was the image."""
+
+    pictures: Sequence[Picture]
+    single: bool
+
+
+async def read(request: Request, max_bytes: int, timeout_s: float, max_images: int) -> Body:
+    """Read and parse a request's body, by its content type.
+
+    Raises BodyTooLarge (at once if Content-Length says so), RequestTimeout, BadRequest,
+    TooManyImages; starlette's ClientDisconnect when the client goes away.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            data = await _read(request, max_bytes)
+    except TimeoutError as exc:
+        raise RequestTimeout(f"the body did not arrive within {timeout_s:g} s") from exc
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    if content_type == b"multipart/form-data":
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise BadRequest("multipart/form-data without a boundary")
+        pictures = await asyncio.to_thread(_multipart, data, boundary, max_images)
+    elif content_type == b"application/json":
+        pictures = await asyncio.to_thread(_json, data, max_images)
+    else:
+        if not data:
+            raise BadRequest("the body is empty: send an image, multipart/form-data or JSON")
+        return Body([Picture(None, data)], single=True)
+    if not pictures:
+        raise BadRequest("the request has no image")
+    return Body(pictures, single=False)
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body may have {max_bytes / MEGA:g} MB. Send fewer or smaller images at once"
+    )
+
+
+def _json(data: bytes, max_images: int) -> list[Picture]:
+    try:
+        request = ImagesRequest.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise BadRequest(
+            f'JSON should be {{"images": [{{"name": "a.jpg", "data": "<base64>"}}]}}; '
+            f"{where or 'body'}: {first['msg']}"
+        ) from exc
+    _check_count(len(request.images), max_images)
+    return [
+        Picture(image.name, _base64(image.data, index))
+        for index, image in enumerate(request.images)
+    ]
+
+
+def _base64(data: str, index: int) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequest(f"images.{index}.data is not base64: {exc}") from exc
+
+
+def _check_count(count: int, max_images: int) -> None:
+    if count > max_images:
+        raise TooManyImages(f"a request may have {max_images} images. Send several requests")
+
+
+@dataclass(slots=True)
+class _Part:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    header: bytearray = field(default_factory=bytearray)
+    value: bytearray = field(default_factory=bytearray)
+    start: int = 0
+    data: bytearray = field(default_factory=bytearray)
+
+
+def _multipart(data: bytes, boundary: bytes, max_images: int) -> list[Picture]:
+    parts: list[_Part] = []
+    ended = False
+
+    def begin() -> None:
+        _check_count(len(parts) + 1, max_images)
+        parts.append(_Part())
+
+    def header_field(chunk: bytes, start: int, end: int) -> None:
+        parts[-1].header += chunk[start:end]
+
+    def header_value(chunk: bytes, start: int, end: int) -> None:
+        parts[-1].value += chunk[start:end]
+
+    def header_end() -> None:
+        part = parts[-1]
+        part.headers[bytes(part.header).lower()] = bytes(part.value)
+        part.header, part.value = bytearray(), bytearray()
+
+    def part_data(chunk: bytes, start: int, end: int) -> None:
+        parts[-1].data += memoryview(chunk)[start:end]
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": begin,
+                "on_header_field": header_field,
+                "on_header_value": header_value,
+                "on_header_end": header_end,
+                "on_part_data": part_data,
+                "on_end": end,
+            },
+        )
+        parser.write(data)
+        parser.finalize()
+    except MultipartParseError as exc:
+        raise BadRequest(f"malformed multipart body: {exc}") from exc
+    if not ended:
+        raise BadRequest("malformed multipart body: it ends before its last boundary")
+    return [_picture(part) for part in parts]
+
+
+def _picture(part: _Part) -> Picture:
+    _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+    name = options.get(b"name", b"").decode("utf-8", "replace")
+    if name != PART:
+        raise BadRequest(f"a part is named {name!r}; every part must be named {PART!r}")
+    filename = options.get(b"filename")
+    return Picture(
+        None if filename is None else filename.decode("utf-8", "replace"), bytes(part.data)
+    )

@@ -1,0 +1,41 @@
+"""What the routes work with."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.classify import Classifier
+from service.errors import Draining, NotReady
+from service.metrics import Metrics
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.store import Store
+
+
+@dataclass(slots=True)
+class Service:
+    """All parts of a running service, joined in app.py."""
+
+    settings: Settings
+    store: Store
+    scheduler: Scheduler
+    classifier: Classifier
+    metrics: Metrics
+    active: int = 0  # requests being answered
+    draining: bool = False
+    problem: str | None = None  # why loading failed
+
+    def ensure_ready(self) -> None:
+        """Raise Draining or NotReady unless images can be classified now."""
+        if self.draining:
+            raise Draining("the service is shutting down; send the request to another one")
+        if self.problem is not None:
+            raise NotReady(f"no model could be loaded: {self.problem}", retry_after=30)
+        if not self.store.ready:
+            raise NotReady("the model is being loaded; try again in a second")
+
+
+def service(request: Request) -> Service:
+    """The parts, for a route."""
+    parts: Service = request.app.state.service
+    return parts

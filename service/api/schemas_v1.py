@@ -1,0 +1,121 @@
+"""What clients of REST v1 send and get."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.card import Card
+
+
+class ClassifyQuery(BaseModel):
+    """How the images are to be classified."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int = Field(5, ge=1, le=100, description="classes to return, the most probable first")
+    resize: Literal["fit", "limit", "native", "model"] = Field(
+        "model",
+        description="fit: the longest side becomes `size`, up or down; limit: down only; "
+        "native: untouched; model: what the model's card says",
+    )
+    size: int | None = Field(
+        None, ge=1, description="longest side in pixels (default: the card's); not with native"
+    )
+    timeout_ms: int | None = Field(
+        None, ge=1, le=3_600_000, description="images not begun by then are answered 504"
+    )
+    classes: str | None = Field(
+        None,
+        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        description="answer only these classes, for example 281,282",
+    )
+    min_probability: float = Field(0, ge=0, le=1, description="leave out less probable classes")
+    embedding: bool = Field(False, description="also return the pooled vector")
+    cam: Literal["png", "array"] | None = Field(None, description="class activation maps")
+    cam_classes: str | None = Field(None, pattern=r"^\d{1,9}(,\d{1,9})*$")
+
+
+class SizeBody(BaseModel):
+    """Sides in pixels."""
+
+    width: int
+    height: int
+
+
+class PredictionBody(BaseModel):
+    """One class; `index` and `id` are unique, `label` need not be."""
+
+    index: int
+    id: str
+    label: str
+    probability: float
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ResultBody(BaseModel):
+    """One image's result, or its error."""
+
+    name: str | None
+    input: SizeBody | None = None
+    used: SizeBody | None = None
+    resize: str | None = None
+    predictions: list[PredictionBody] | None = None
+    embedding: list[float] | None = None
+    error: ProblemBody | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """One result or one error for each image, in the order sent."""
+
+    model: str
+    version: str
+    request_id: str
+    results: list[ResultBody]
+
+
+class LimitsBody(BaseModel):
+    """Limits in force, in bytes, pixels and counts."""
+
+    max_body_bytes: int
+    max_images: int
+    max_source_pixels: int
+    max_source_side: int
+    max_aspect: float
+    max_pixels: int
+    max_side: int
+    queue_pixels: int
+    deadline_ms: int
+
+
+class ModelSummary(BaseModel):
+    """A loaded model version."""
+
+    name: str
+    version: str
+    default: bool
+    provider: str
+    classes: int
+
+
+class ModelList(BaseModel):
+    """All loaded model versions, the default first."""
+
+    models: list[ModelSummary]
+
+
+class ModelBody(BaseModel):
+    """A model: its card and the limits in force."""
+
+    name: str
+    versions: list[str]
+    provider: str
+    card: Card
+    limits: LimitsBody

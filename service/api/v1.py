@@ -1,0 +1,211 @@
+"""REST v1: classify images, list models."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from service.api import body as bodies
+from service.api.deps import Service, service
+from service.api.errors import problem, response
+from service.api.schemas_v1 import (
+    ClassifyAnswer,
+    ClassifyQuery,
+    LimitsBody,
+    ModelBody,
+    ModelList,
+    ModelSummary,
+    ProblemBody,
+)
+from service.classify import Options, Outcome
+from service.engine import Engine
+from service.errors import BadParameter
+from service.settings import MEGA, Settings
+
+router = APIRouter(prefix="/v1", tags=["REST v1"])
+
+Parts = Annotated[Service, Depends(service)]
+Asked = Annotated[ClassifyQuery, Query()]
+ModelName = Annotated[str, Path(description="a model's name, see GET /v1/models")]
+Version = Annotated[int, Path(ge=1, description="a positive integer")]
+
+_STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemBody, "description": "problem details"} for status in _STATUSES
+}
+_IMAGE_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {
+                    "files": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                    }
+                },
+            }
+        },
+        "application/json": {"schema": bodies.ImagesRequest.model_json_schema()},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+def _documented(function: Any, path: str) -> None:
+    router.post(
+        path,
+        response_model=ClassifyAnswer,
+        responses=_PROBLEMS,
+        openapi_extra={"requestBody": _IMAGE_BODY},
+        response_model_exclude_none=True,
+    )(function)
+
+
+async def classify(request: Request, parts: Parts, asked: Asked) -> JSONResponse:
+    """Classify images with the default model."""
+    return await _classify(request, parts, asked, None, None)
+
+
+async def classify_with_model(
+    request: Request, parts: Parts, asked: Asked, name: ModelName
+) -> JSONResponse:
+    """Classify images with the newest version of a model."""
+    return await _classify(request, parts, asked, name, None)
+
+
+async def classify_with_version(
+    request: Request, parts: Parts, asked: Asked, name: ModelName, version: Version
+) -> JSONResponse:
+    """Classify images with one version of a model."""
+    return await _classify(request, parts, asked, name, version)
+
+
+_documented(classify, "/classify")
+_documented(classify_with_model, "/models/{name}/classify")
+_documented(classify_with_version, "/models/{name}/versions/{version}/classify")
+
+
+@router.get("/models")
+async def models(parts: Parts) -> ModelList:
+    """List the loaded models, the default first."""
+    parts.ensure_ready()
+    default = parts.store.get().card.name
+    return ModelList(
+        models=[
+            ModelSummary(
+                name=engine.card.name,
+                version=str(engine.card.version),
+                default=engine.card.name == default,
+                provider=engine.provider,
+                classes=len(engine.card.labels),
+            )
+            for engine in parts.store
+        ]
+    )
+
+
+@router.get("/models/{name}", responses={404: _PROBLEMS[404]})
+async def model(parts: Parts, name: ModelName) -> ModelBody:
+    """The card of a model's newest version, and the limits in force."""
+    parts.ensure_ready()
+    engine = parts.store.get(name)
+    versions = [str(e.card.version) for e in parts.store if e.card.name == name]
+    return ModelBody(
+        name=name,
+        versions=versions,
+        provider=engine.provider,
+        card=engine.card,
+        limits=_limits(parts.settings),
+    )
+
+
+async def _classify(
+    request: Request, parts: Service, asked: ClassifyQuery, name: str | None, version: int | None
+) -> JSONResponse:
+    parts.ensure_ready()
+    engine = parts.store.get(name, version)
+    options = _options(asked, engine)
+    limits = parts.settings
+    body = await bodies.read(
+        request, limits.max_body_bytes, limits.body_timeout_s, limits.max_images
+    )
+    outcomes = await parts.classifier.classify(engine, body.pictures, options)
+    for outcome in outcomes:
+        parts.metrics.image(engine.card.name, outcome)
+    error = outcomes[0].error
+    if body.single and error is not None:
+        return response(error)
+    answer = {
+        "model": engine.card.name,
+        "version": str(engine.card.version),
+        "request_id": request.state.request_id,
+        "results": [_result(outcome) for outcome in outcomes],
+    }
+    return JSONResponse(answer, headers={"Server-Timing": _timing(outcomes)})
+
+
+def _options(asked: ClassifyQuery, engine: Engine) -> Options:
+    outputs = engine.card.outputs
+    if asked.embedding and "embedding" not in outputs:
+        raise BadParameter(f"{engine.card.name} has no embedding; its outputs: {outputs}")
+    if asked.cam is not None or asked.cam_classes is not None:
+        raise BadParameter(f"{engine.card.name} has no class activation maps; outputs: {outputs}")
+    return Options(
+        top_k=asked.top_k,
+        policy=None if asked.resize == "model" else asked.resize,
+        size=asked.size,
+        timeout_s=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
+        classes=None if asked.classes is None else tuple(map(int, asked.classes.split(","))),
+        min_probability=asked.min_probability,
+        embedding=asked.embedding,
+    )
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    """One element of `results`: built by hand, since a model a class costs more than the top-k."""
+    if outcome.error is not None:
+        return {"name": outcome.name, "error": problem(outcome.error)}
+    result = outcome.result
+    assert result is not None  # an outcome has one or the other
+    body: dict[str, Any] = {
+        "name": outcome.name,
+        "input": {"width": result.source.width, "height": result.source.height},
+        "used": {"width": result.used.width, "height": result.used.height},
+        "resize": result.policy,
+        "predictions": [
+            {"index": p.index, "id": p.id, "label": p.label, "probability": p.probability}
+            for p in result.predictions
+        ],
+    }
+    if result.embedding is not None:
+        body["embedding"] = result.embedding
+    return body
+
+
+def _timing(outcomes: Sequence[Outcome]) -> str:
+    """Server-Timing: the longest that any image of the request spent in each phase."""
+    phases = {
+        "decode": max(outcome.decoding for outcome in outcomes),
+        "queue": max(outcome.queued for outcome in outcomes),
+        "infer": max(outcome.inferring for outcome in outcomes),
+    }
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items())
+
+
+def _limits(settings: Settings) -> LimitsBody:
+    return LimitsBody(
+        max_body_bytes=settings.max_body_bytes,
+        max_images=settings.max_images,
+        max_source_pixels=int(settings.max_source_megapixels * MEGA),
+        max_source_side=settings.max_source_side,
+        max_aspect=settings.max_aspect,
+        max_pixels=int(settings.max_megapixels * MEGA),
+        max_side=settings.max_side,
+        queue_pixels=int(settings.queue_megapixels * MEGA),
+        deadline_ms=int(settings.deadline_s * 1000),
+    )

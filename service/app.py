@@ -1,0 +1,159 @@
+"""START HERE. Joins the parts into an application; the only place that knows them all.
+
+A request goes through api/v1.py (HTTP) to classify.py (what to do), scheduler.py (when), images.py
+(decode) and engine.py (infer).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from types import FrameType
+
+from fastapi import FastAPI
+
+from models.card import CardError
+from service.api import errors, ops, v1
+from service.api.deps import Service
+from service.api.envelope import Envelope
+from service.classify import Classifier
+from service.engine import EngineError
+from service.images import SourceLimits, allowed_formats
+from service.metrics import Metrics
+from service.resize import InferenceLimits
+from service.scheduler import Scheduler
+from service.settings import MEGA, Settings
+from service.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+_ORPHAN_CHECK_S = 1.0
+
+
+def create_classifier(settings: Settings, scheduler: Scheduler) -> Classifier:
+    """The main path under the limits of `settings`; the server and `anypool classify` share it."""
+    return Classifier(
+        scheduler,
+        SourceLimits(
+            int(settings.max_source_megapixels * MEGA),
+            settings.max_source_side,
+            settings.max_aspect,
+        ),
+        InferenceLimits(settings.max_side, int(settings.max_megapixels * MEGA)),
+        allowed_formats(),
+        settings.deadline_s,
+    )
+
+
+def create_scheduler(settings: Settings) -> Scheduler:
+    """Workers, queue and batches as `settings` say."""
+    return Scheduler(
+        settings.cores,
+        int(settings.queue_megapixels * MEGA),
+        int(settings.batch_megapixels * MEGA),
+    )
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; without `settings` they come from the environment (ANYPOOL_*)."""
+    settings = settings or Settings()
+    scheduler = create_scheduler(settings)
+    parts = Service(
+        settings=settings,
+        store=Store(settings.artifacts, settings.provider, settings.model),
+        scheduler=scheduler,
+        classifier=create_classifier(settings, scheduler),
+        metrics=Metrics(scheduler),
+    )
+    app = FastAPI(
+        title="anypool",
+        summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
+        lifespan=_lifespan,
+    )
+    app.state.service = parts
+    app.add_middleware(Envelope, parts=parts)
+    errors.install(app)
+    app.include_router(v1.router)
+    app.include_router(ops.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Service = app.state.service
+    loading = asyncio.create_task(_load(parts))
+    watching = asyncio.create_task(_end_with_parent())
+    _drain_on_signal(parts)
+    try:
+        yield
+    finally:
+        loading.cancel()
+        watching.cancel()
+        parts.scheduler.close()
+
+
+async def _load(parts: Service) -> None:
+    try:
+        await asyncio.to_thread(parts.store.load)
+    except (StoreError, CardError, EngineError) as exc:
+        parts.problem = str(exc)
+        logger.error("not ready: %s", exc)
+        return
+    for engine in parts.store:
+        parts.metrics.loaded(engine)
+    logger.info("ready")
+
+
+async def _end_with_parent() -> None:
+    """Stop this worker when its supervisor is gone: nobody would ever stop it."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_ORPHAN_CHECK_S)
+    logger.warning("the supervisor is gone; stopping")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _drain_on_signal(parts: Service) -> None:
+    """On SIGTERM and SIGINT first finish what was accepted, then let the server stop.
+
+    While draining the server still listens, so that new requests get a clear 503 instead of a
+    connection that nobody answers. A second signal stops at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # an embedded app, a test client: signals are not ours
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        stop = signal.getsignal(signum)  # uvicorn's own handler, installed just before
+        if callable(stop):
+            signal.signal(signum, partial(_on_signal, parts, loop, stop))
+
+
+def _on_signal(
+    parts: Service,
+    loop: asyncio.AbstractEventLoop,
+    stop: Callable[[int, FrameType | None], object],
+    signum: int,
+    frame: FrameType | None,
+) -> None:
+    if parts.draining:
+        stop(signum, frame)
+    else:
+        parts.draining = True
+        loop.call_soon_threadsafe(lambda: loop.create_task(_drain(parts, partial(stop, signum))))
+
+
+async def _drain(parts: Service, stop: Callable[[FrameType | None], object]) -> None:
+    logger.info("draining: %d requests are being answered", parts.active)
+    try:
+        async with asyncio.timeout(parts.settings.drain_s):
+            while parts.active:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        logger.error(
+            "%d requests were not answered within %g s", parts.active, parts.settings.drain_s
+        )
+    stop(None)

@@ -1,0 +1,73 @@
+"""What runs next. No clock, no asyncio, no I/O: time comes in as an argument.
+
+Nothing waits for company: whenever a worker is free and jobs wait, some leave. The oldest job goes
+first; those of its group go with it, as long as their pixels together fit one run.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work that waits for a worker.
+
+    key: tells this job from all others
+    group: jobs of one group may run together; None runs alone
+    pixels: what it costs, roughly
+    deadline: begin before this time, or not at all
+    """
+
+    key: int
+    group: Hashable
+    pixels: int
+    deadline: float
+
+
+class Queue:
+    """Jobs in order of arrival."""
+
+    def __init__(self, max_batch_pixels: int) -> None:
+        self._max_batch_pixels = max_batch_pixels
+        self._jobs: dict[int, Job] = {}  # by key, oldest first
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all jobs that wait."""
+        return sum(job.pixels for job in self._jobs.values())
+
+    def add(self, job: Job) -> None:
+        """Append a job."""
+        self._jobs[job.key] = job
+
+    def remove(self, key: int) -> bool:
+        """Forget a job; False when it does not wait (any more)."""
+        return self._jobs.pop(key, None) is not None
+
+    def expire(self, now: float) -> list[Job]:
+        """Take out the jobs whose deadline has passed."""
+        late = [job for job in self._jobs.values() if job.deadline <= now]
+        for job in late:
+            del self._jobs[job.key]
+        return late
+
+    def next(self) -> list[Job]:
+        """Take out what the next free worker should run: one job or a batch; empty if none wait."""
+        if not self._jobs:
+            return []
+        first = next(iter(self._jobs.values()))
+        batch, pixels = [first], first.pixels
+        if first.group is not None:
+            for job in self._jobs.values():
+                if job.group != first.group or job is first:
+                    continue
+                if pixels + job.pixels > self._max_batch_pixels:
+                    break
+                batch.append(job)
+                pixels += job.pixels
+        for job in batch:
+            del self._jobs[job.key]
+        return batch

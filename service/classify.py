@@ -1,0 +1,198 @@
+"""The main path, free of HTTP: files in, one outcome for each, in order.
+
+bytes -> header -> resize policy -> admitted -> decode -> infer -> top-k
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import Card, Policy
+from service.engine import Engine, Scores
+from service.errors import AnypoolError, BadParameter
+from service.images import Header, SourceLimits, decode, read_header
+from service.resize import InferenceLimits, Resize, Size, choose, used_size
+from service.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file as it came; `name` is what the client calls it, if anything."""
+
+    name: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a client may ask for; None leaves it to the card or the settings."""
+
+    top_k: int = 5
+    policy: Policy | None = None
+    size: int | None = None
+    timeout_s: float | None = None
+    classes: tuple[int, ...] | None = None
+    min_probability: float = 0.0
+    embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class and its probability."""
+
+    index: int
+    id: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one image: `source` is its upright size, `used` what the network saw."""
+
+    source: Size
+    used: Size
+    policy: Policy
+    predictions: list[Prediction]
+    embedding: list[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A result or an error, never both, and how long each phase took in seconds."""
+
+    name: str | None
+    result: Result | None = None
+    error: AnypoolError | None = None
+    decoding: float = 0.0
+    queued: float = 0.0
+    inferring: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    header: Header
+    used: Size
+
+
+class Classifier:
+    """Classifies pictures with an engine, under limits, on a scheduler."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        source: SourceLimits,
+        inference: InferenceLimits,
+        formats: tuple[str, ...],
+        deadline_s: float,
+    ) -> None:
+        self._scheduler = scheduler
+        self._source = source
+        self._inference = inference
+        self._formats = formats
+        self._deadline_s = deadline_s
+
+    async def classify(
+        self, engine: Engine, pictures: Sequence[Picture], options: Options
+    ) -> list[Outcome]:
+        """One outcome for each picture, in order.
+
+        Raises only what concerns the request as a whole: BadParameter, Overloaded, TooManyPixels.
+        """
+        card = engine.card
+        preprocessing = card.preprocessing
+        default = Resize(preprocessing.policy, preprocessing.size)
+        resize = choose(options.policy, options.size, default, self._inference)
+        if wrong := [c for c in options.classes or () if not 0 <= c < len(card.labels)]:
+            raise BadParameter(f"classes={wrong[0]}: the classes are 0 to {len(card.labels) - 1}")
+        deadline = time.monotonic() + (options.timeout_s or self._deadline_s)
+        headers = await asyncio.to_thread(self._headers, pictures, resize, card)
+        admitted = sum(h.used.pixels for h in headers if isinstance(h, _Admitted))
+        with self._scheduler.admit(admitted):
+            jobs = (
+                self._one(engine, picture, header, resize.policy, options, deadline)
+                for picture, header in zip(pictures, headers, strict=True)
+            )
+            return await _gather(jobs)
+
+    def _headers(
+        self, pictures: Sequence[Picture], resize: Resize, card: Card
+    ) -> list[_Admitted | AnypoolError]:
+        return [self._header(picture, resize, card) for picture in pictures]
+
+    def _header(self, picture: Picture, resize: Resize, card: Card) -> _Admitted | AnypoolError:
+        try:
+            header = read_header(picture.data, self._source, self._formats)
+            used = used_size(header.size, resize, card.limits, self._inference)
+        except AnypoolError as exc:
+            return exc
+        return _Admitted(header, used)
+
+    async def _one(
+        self,
+        engine: Engine,
+        picture: Picture,
+        admitted: _Admitted | AnypoolError,
+        policy: Policy,
+        options: Options,
+        deadline: float,
+    ) -> Outcome:
+        if isinstance(admitted, AnypoolError):
+            return Outcome(picture.name, error=admitted)
+        header, used = admitted.header, admitted.used
+        preprocessing = engine.card.preprocessing
+        try:
+            decoded = await self._scheduler.decode(
+                lambda: decode(picture.data, header, used, preprocessing),
+                header.size.pixels,
+                deadline,
+            )
+            scored = await self._scheduler.infer(engine, decoded.value, deadline)
+        except AnypoolError as exc:
+            return Outcome(picture.name, error=exc)
+        result = Result(
+            source=header.size,
+            used=used,
+            policy=policy,
+            predictions=predictions(engine.card, scored.value, options),
+            embedding=_embedding(scored.value) if options.embedding else None,
+        )
+        return Outcome(
+            picture.name,
+            result,
+            decoding=decoded.ran,
+            queued=decoded.waited + scored.waited,
+            inferring=scored.ran,
+        )
+
+
+def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction]:
+    """The most probable classes first, ties by index: at most top_k, of `classes`, not below
+    min_probability."""
+    probabilities = scores.probabilities[0]  # (k,)
+    wanted: NDArray[np.int64] = (
+        np.arange(len(probabilities))
+        if options.classes is None
+        else np.array(sorted(set(options.classes)), dtype=np.int64)
+    )
+    best = wanted[np.argsort(-probabilities[wanted], kind="stable")][: options.top_k]
+    return [
+        Prediction(int(i), card.labels[i].id, card.labels[i].name, float(probabilities[i]))
+        for i in best
+        if probabilities[i] >= options.min_probability
+    ]
+
+
+def _embedding(scores: Scores) -> list[float] | None:
+    return None if scores.embedding is None else [float(x) for x in scores.embedding[0]]
+
+
+async def _gather(jobs: Iterable[Coroutine[None, None, Outcome]]) -> list[Outcome]:
+    """All outcomes in order; if this is cancelled or one fails in a way nobody foresaw, all end."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job) for job in jobs]
+    return [task.result() for task in tasks]

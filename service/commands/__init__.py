@@ -1,0 +1,1 @@
+"""Subcommands of `anypool`, one a file: `add_arguments` describes it, `run` does it."""

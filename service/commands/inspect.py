@@ -1,0 +1,44 @@
+"""`anypool inspect`"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from models.card import Card, CardError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument("artifact", type=Path, help="artifact folder: the one with card.json in it")
+    parser.add_argument("--json", action="store_true", help="the whole card, labels too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the card."""
+    try:
+        card = Card.load(options.artifact / "card.json")
+    except CardError as exc:
+        print(f"anypool inspect: {exc}", file=sys.stderr)
+        return 1
+    print(card.model_dump_json(indent=1) if options.json else _summary(card))
+    return 0
+
+
+def _summary(card: Card) -> str:
+    p, limits, parity = card.preprocessing, card.limits, card.parity
+    policy = p.policy if p.size is None else f"{p.policy} to {p.size}, {p.filter}"
+    rows = {
+        "model": f"{card.name}, version {card.version}",
+        "classes": f"{len(card.labels)}: {', '.join(label.name for label in card.labels[:3])}, …",
+        "channels": f"{p.channels}, mean {p.mean}, std {p.std}",
+        "resize": policy,
+        "smallest": f"{limits.min_width}×{limits.min_height}, multiple of {limits.multiple}",
+        "pooling": card.pooling,
+        "outputs": ", ".join(card.outputs),
+        "parity": "not verified" if parity is None else
+        f"{parity.worst:.1e} at {parity.worst_case}, the worst of {parity.cases} sizes, "
+        f"{parity.provider} against {parity.reference}",
+        "made by": ", ".join(f"{name} {version}" for name, version in card.exporter.items()),
+        "licence": f"{card.licence.name}. {card.licence.notice}",
+    }  # fmt: skip
+    return "\n".join(f"{name:9} {value}" for name, value in rows.items())

@@ -1,0 +1,40 @@
+"""`anypool verify`"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from models.card import CardError
+from service.engine import Engine, EngineError
+from service.golden import GoldenError, check
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument("artifact", type=Path, help="artifact folder: the one with card.json in it")
+    parser.add_argument("--provider", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="execution provider to check on (default: auto)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a size")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare size by size; 0 when all agree."""
+    failed = total = 0
+    try:
+        engine = Engine(options.artifact, options.provider)
+        for case in check(engine, options.artifact):
+            total += 1
+            failed += case.problem is not None
+            if options.json:
+                print(json.dumps(asdict(case)), flush=True)
+            else:
+                mark = case.problem or "ok"
+                print(f"{case.size:>14}  {case.error:9.2e} of {case.tolerance:.0e}  {mark}")
+    except (CardError, EngineError, GoldenError) as exc:
+        print(f"anypool verify: {exc}", file=sys.stderr)
+        return 1
+    if not options.json:
+        print(f"{total - failed} of {total} sizes agree with torch on {engine.provider}")
+    return 1 if failed or not total else 0

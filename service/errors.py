@@ -1,0 +1,127 @@
+"""Everything that can go wrong for a client, in one tree.
+
+AnypoolError
+├── BadRequest                     400 bad-request
+├── NotFound                       404 not-found
+├── RequestTimeout                 408 request-timeout
+├── LimitExceeded                  413
+│   ├── BodyTooLarge                   body-too-large
+│   ├── TooManyImages                  too-many-images
+│   └── TooManyPixels                  too-many-pixels
+├── UnsupportedFormat              415 unsupported-format
+├── Unprocessable                  422
+│   ├── UndecodableImage               undecodable-image
+│   ├── ImageTooSmall                  image-too-small
+│   ├── ImageSizeNotSupported          image-size-not-supported
+│   ├── BadAspect                      bad-aspect
+│   └── BadParameter                   bad-parameter
+├── InferenceFailed                500 inference-failed
+├── Unavailable                    503
+│   ├── Overloaded                     overloaded
+│   ├── Draining                       draining
+│   └── NotReady                       not-ready
+└── DeadlineExceeded               504 deadline-exceeded
+
+`status` is a hint for whoever speaks HTTP; nothing here knows about responses. `detail` names the
+limit and the way out.
+"""
+
+from typing import ClassVar
+
+
+class AnypoolError(Exception):
+    """Something a client can be told: `type` and `title` name the kind, `detail` this case."""
+
+    type: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadRequest(AnypoolError):
+    type, title, status = "bad-request", "The request cannot be read", 400
+
+
+class NotFound(AnypoolError):
+    type, title, status = "not-found", "No such model or version", 404
+
+
+class RequestTimeout(AnypoolError):
+    type, title, status = "request-timeout", "The request took too long to arrive", 408
+
+
+class LimitExceeded(AnypoolError):
+    status = 413
+
+
+class BodyTooLarge(LimitExceeded):
+    type, title = "body-too-large", "The body is too large"
+
+
+class TooManyImages(LimitExceeded):
+    type, title = "too-many-images", "Too many images in one request"
+
+
+class TooManyPixels(LimitExceeded):
+    type, title = "too-many-pixels", "Too many pixels"
+
+
+class UnsupportedFormat(AnypoolError):
+    type, title, status = "unsupported-format", "Not an image format that is accepted", 415
+
+
+class Unprocessable(AnypoolError):
+    status = 422
+
+
+class UndecodableImage(Unprocessable):
+    type, title = "undecodable-image", "The image is broken"
+
+
+class ImageTooSmall(Unprocessable):
+    type, title = "image-too-small", "The image is too small for the network"
+
+
+class ImageSizeNotSupported(Unprocessable):
+    type, title = "image-size-not-supported", "The network does not take this size"
+
+
+class BadAspect(Unprocessable):
+    type, title = "bad-aspect", "The image is too long for its width"
+
+
+class BadParameter(Unprocessable):
+    type, title = "bad-parameter", "A query parameter is wrong"
+
+
+class InferenceFailed(AnypoolError):
+    type, title, status = "inference-failed", "The network could not be run", 500
+
+
+class Unavailable(AnypoolError):
+    """Try again after `retry_after` seconds (a whole number, at least 1)."""
+
+    status = 503
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = max(1, retry_after)
+
+
+class Overloaded(Unavailable):
+    type, title = "overloaded", "The queue is full"
+
+
+class Draining(Unavailable):
+    type, title = "draining", "The service is shutting down"
+
+
+class NotReady(Unavailable):
+    type, title = "not-ready", "The model is not loaded"
+
+
+class DeadlineExceeded(AnypoolError):
+    type, title, status = "deadline-exceeded", "The deadline passed before the image was run", 504

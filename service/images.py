@@ -1,0 +1,231 @@
+"""Image files in, pixels out: read the header first, decode only what was admitted.
+
+Pillow does the work. Whatever it raises on a foreign file becomes one of our errors here.
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+
+from models.card import Preprocessing
+from service.errors import BadAspect, TooManyPixels, UndecodableImage, UnsupportedFormat
+from service.resize import Size
+
+Pixels = NDArray[np.uint8]  # (h, w, c)
+
+# Our own limits are tighter, and read from the header; Pillow's error above 178 MP stays on.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+# A JPEG is decoded at 1/2, 1/4 or 1/8 as long as that leaves this many pixels a side for one of the
+# result, so that the resize filter still has something to average.
+_DRAFT_MARGIN = 2.0
+_WHITE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLimits:
+    """What is accepted, judged by the header alone."""
+
+    max_pixels: int
+    max_side: int
+    max_aspect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself. `size` is upright: after EXIF orientation."""
+
+    format: str
+    size: Size
+    orientation: int
+
+
+def allowed_formats() -> tuple[str, ...]:
+    """The formats accepted here; HEIF is among them when the extra `heif` is installed."""
+    return (*FORMATS, "HEIF") if _register_heif() else FORMATS
+
+
+@cache
+def _register_heif() -> bool:
+    if find_spec("pillow_heif") is None:
+        return False
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    return True
+
+
+def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> Header:
+    """Format, size and orientation of a file, without decoding it.
+
+    Raises UnsupportedFormat, UndecodableImage, TooManyPixels, BadAspect.
+    """
+    try:
+        with _open(data, formats) as image:
+            width, height = image.size
+            _check_source(Size(width, height), limits)
+            orientation = _orientation(image, data)
+            format_ = image.format or ""
+    except (BadAspect, TooManyPixels, UnsupportedFormat):
+        raise
+    except Exception as exc:  # Pillow raises almost anything on a foreign file
+        raise _translated(exc) from exc
+    size = Size(height, width) if orientation in _SIDEWAYS else Size(width, height)
+    return Header(format_, size, orientation)
+
+
+def decode(data: bytes, header: Header, used: Size, preprocessing: Preprocessing) -> Pixels:
+    """Pixels of the size `used`, as the network wants them: uint8 (h, w, c), RGB or grey.
+
+    Orientation applied, colours converted to sRGB, transparency laid on white, first frame only.
+    Raises UndecodableImage, UnsupportedFormat.
+    """
+    try:
+        with _open(data, (header.format,)) as image:
+            return _decode(image, header, used, preprocessing)
+    except UnsupportedFormat:
+        raise
+    except Exception as exc:
+        raise _translated(exc) from exc
+
+
+def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as exc:
+        raise UnsupportedFormat(_unsupported(data, formats)) from exc
+
+
+def _unsupported(data: bytes, formats: tuple[str, ...]) -> str:
+    accepted = f"accepted are {', '.join(formats)}"
+    if "HEIF" not in formats and data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return f"HEIC images need the extra heif (pip install 'anypool[heif]'); {accepted}"
+    return f"the content is not a known image; {accepted}"
+
+
+def _translated(exc: Exception) -> Exception:
+    if isinstance(exc, Image.DecompressionBombError):
+        return TooManyPixels(f"{exc}. Scale the image down before sending it")
+    said = str(exc).strip() or type(exc).__name__
+    return UndecodableImage(f"the image cannot be decoded ({said}); save it again and retry")
+
+
+def _check_source(size: Size, limits: SourceLimits) -> None:
+    shortest = min(size.width, size.height)
+    if shortest < 1:
+        raise UndecodableImage("the image has no pixels")
+    if size.longest > limits.max_side or size.pixels > limits.max_pixels:
+        raise TooManyPixels(
+            f"the image is {size}; the limits are {limits.max_side} a side and "
+            f"{limits.max_pixels / 1e6:g} megapixels. Scale it down before sending it"
+        )
+    if size.longest > limits.max_aspect * shortest:
+        raise BadAspect(
+            f"the image is {size}; one side may be {limits.max_aspect:g} times the other. Crop it"
+        )
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow turns these by itself, and reports the size after turning
+    if image.format == "PNG" and "exif" not in image.info:
+        image.info["exif"] = _png_exif(data)  # else Pillow decodes the whole file to look for it
+    tag = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return tag if tag in _TRANSPOSE else 1
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The eXIf chunk of a PNG, wherever it stands; empty when there is none."""
+    position = 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"eXIf":
+            return data[position + 8 : position + 8 + length]
+        position += 12 + length
+    return b""
+
+
+def _decode(image: Image.Image, header: Header, used: Size, preprocessing: Preprocessing) -> Pixels:
+    sideways = header.orientation in _SIDEWAYS
+    target = (used.height, used.width) if sideways else (used.width, used.height)
+    box = None
+    if image.format == "JPEG":
+        wanted = tuple(int(side * _DRAFT_MARGIN) for side in target)
+        drafted = image.draft(image.mode, (wanted[0], wanted[1]))
+        box = drafted[1] if drafted else None
+    profile = image.info.get("icc_profile")
+    image.load()
+    flat = _resizable(image)
+    if flat.size != target or box not in (None, (0, 0, *target)):
+        flat = flat.resize(target, _FILTERS[preprocessing.filter], box=box)
+    flat = _on_white(_to_srgb(flat, profile))
+    if header.orientation != 1:
+        flat = flat.transpose(_TRANSPOSE[header.orientation])
+    array = np.asarray(flat.convert("RGB" if preprocessing.channels == 3 else "L"))
+    return np.ascontiguousarray(array.reshape(used.height, used.width, preprocessing.channels))
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """The same picture in a mode that resizes well: L, LA, RGB, RGBA or CMYK, 8 bits each."""
+    mode = image.mode
+    if mode in ("L", "RGB", "LA", "RGBA", "CMYK") and "transparency" not in image.info:
+        return image
+    if mode.startswith("I;16"):  # convert("L") would clip at 255 instead of scaling
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if mode in ("F", "I"):
+        raise UnsupportedFormat(
+            f"pixels of 32 bits a channel (mode {mode}) do not say what white is; "
+            "save the image with 8 or 16 bits a channel"
+        )
+    if mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from an embedded colour profile; one that is broken or sRGB changes nothing."""
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        mode = "RGBA" if image.mode in ("RGBA", "LA") else "RGB"
+        converted: Any = ImageCms.profileToProfile(image, source, _srgb(), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return converted if isinstance(converted, Image.Image) else image
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode not in ("RGBA", "LA"):
+        return image
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (_WHITE,) * 4)
+    return Image.alpha_composite(white, image)

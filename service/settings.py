@@ -1,0 +1,83 @@
+"""Every knob, once: ANYPOOL_* variables, and `anypool serve` options of the same name."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEGA = 1_000_000
+PREFIX = "ANYPOOL_"
+_CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+
+
+def granted_cores(quota: Path = _CGROUP_CPU) -> int:
+    """Cores this process may really use: its CPU affinity, cut by the cgroup quota; at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        limit, period = quota.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
+
+
+class Settings(BaseSettings):
+    """What an operator can set; each has its unit in its name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    artifacts: Path = Field(Path("artifacts"), description="store: folder of <name>/<version>/")
+    model: str | None = Field(
+        None,
+        description="default model; may be left out when the store holds one model, "
+        "or efficientnet_lite0 among others",
+    )
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="execution provider; auto takes CUDA where a GPU is, and says so"
+    )
+    cores: int = Field(
+        default_factory=granted_cores,
+        ge=1,
+        description="threads for decoding and inference (default: cores granted by the cgroup)",
+    )
+    batching: Literal["equal"] = Field(
+        "equal", description="which images share a run: equal, those of the same size"
+    )
+    max_body_mb: float = Field(64, gt=0, description="largest request body, in 10^6 bytes")
+    max_images: int = Field(64, ge=1, description="images in one request")
+    max_source_megapixels: float = Field(
+        50, gt=0, le=178, description="largest image as sent, from its header"
+    )
+    max_source_side: int = Field(16_384, ge=1, description="longest side as sent, in pixels")
+    max_aspect: float = Field(100, ge=1, description="longest side over shortest, as sent")
+    max_megapixels: float = Field(
+        2.1, gt=0, description="largest image as the network sees it, after the resize policy"
+    )
+    max_side: int = Field(2_048, ge=1, description="longest side as the network sees it, in pixels")
+    batch_megapixels: float = Field(
+        2.1, gt=0, description="pixels in one run; activations take up to 190 bytes for each"
+    )
+    queue_megapixels: float = Field(
+        64, gt=0, description="network pixels admitted and not answered yet; beyond it, 503"
+    )
+    deadline_s: float = Field(
+        30, gt=0, description="an image not begun by then is answered 504 (timeout_ms overrides)"
+    )
+    header_timeout_s: float = Field(10, gt=0, description="time for a request's header to arrive")
+    body_timeout_s: float = Field(60, gt=0, description="time for a request's body to arrive")
+    drain_s: float = Field(30, gt=0, description="time for accepted requests after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least important message that is logged"
+    )
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * MEGA)
+
+    def environment(self) -> dict[str, str]:
+        """These settings as variables, for a worker process."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}

@@ -1,0 +1,81 @@
+"""The parent process: holds the socket, starts the worker, replaces it when it dies.
+
+It never imports ONNX Runtime or Pillow: those can die of a bad model or file (SIGFPE, SIGSEGV),
+and somebody must be left. uvicorn's own supervisor does the work.
+"""
+
+import logging
+import os
+import socket
+import time
+
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
+
+from service.connection import Connection
+from service.logs import configuration, configure
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_HANG_S = 30  # a worker that does not answer its supervisor for this long is replaced
+_GRACE_S = 5  # after the drain, before a worker that will not end is killed
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor, which also refuses new connections and never waits for ever."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], drain_s: float) -> None:
+        super().__init__(config, sockets)
+        self._drain_s = drain_s
+
+    def terminate_all(self) -> None:
+        for held in self.sockets:  # else the kernel queues connections that nobody will answer
+            held.close()
+        super().terminate_all()
+
+    def join_all(self) -> None:
+        give_up = time.monotonic() + self._drain_s + _GRACE_S
+        for process in self.processes:
+            process.process.join(max(0.0, give_up - time.monotonic()))
+            if process.process.is_alive():
+                logger.error("worker %s does not end; killing it", process.pid)
+                process.process.kill()
+        super().join_all()
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the exit code.
+
+    Raises OSError when the address is taken.
+    """
+    configure(settings.log_level)
+    os.environ.update(settings.environment())  # the worker reads them
+    config = Config(
+        "service.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        ws="none",
+        access_log=False,
+        log_config=configuration(settings.log_level),
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.drain_s) + 1,
+        timeout_worker_healthcheck=_HANG_S,
+        server_header=False,
+    )
+    held = _listen(settings.host, settings.port)
+    host, port = held.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("listening on http://%s:%d", shown, port)
+    logger.info("try: curl --data-binary @photo.jpg http://%s:%d/v1/classify", shown, port)
+    Supervisor(config, [held], settings.drain_s).run()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held = socket.create_server((host, port), family=family, backlog=2048)
+    held.set_inheritable(True)
+    return held
