@@ -1,5 +1,6 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests
+# make bench   requests a second over HTTP beside the same work without it
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types clean
+.PHONY: help serve test lint types bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -47,6 +48,9 @@ lint: .venv/dev.stamp
 
 types: .venv/dev.stamp
 	$(BIN)/mypy
+
+bench: .venv/dev.stamp artifacts/$(MODEL)
+	$(BIN)/python -m tests.load.bench
 
 clean:
 	rm -rf .venv artifacts build dist

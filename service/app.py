@@ -22,12 +22,13 @@ from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
 from service.engine import EngineError
+from service.folders import StoreError
 from service.images import SourceLimits, allowed_formats
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Scheduler
 from service.settings import MEGA, Settings
-from service.store import Store, StoreError
+from service.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -7,19 +7,27 @@ whatever the client still sends.
 import asyncio
 from typing import Any
 
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LINGER_BYTES = 1_000_000  # read after an early answer, so that the client sees it and not a reset
 LINGER_S = 2.0
 
 
+class ConnectionConfig(Config):
+    """uvicorn's configuration, and how long a request's header may take to arrive."""
+
+    def __init__(self, app: str, *, header_timeout_s: float, **options: Any) -> None:
+        super().__init__(app, http=Connection, **options)
+        self.header_timeout_s = header_timeout_s
+
+
 class Connection(HttpToolsProtocol):
     """One client connection, with a time limit for headers and an end after early answers."""
 
-    header_timeout_s = 10.0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, config: ConnectionConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._header_timeout_s = config.header_timeout_s
         self._header_alarm: asyncio.TimerHandle | None = None
         self._receiving = False  # between a request's first byte and the end of its body
         self._lingered: int | None = None  # bytes thrown away after an early answer
@@ -60,7 +68,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def _await_header(self) -> None:
-        self._header_alarm = self.loop.call_later(self.header_timeout_s, self._too_slow)
+        self._header_alarm = self.loop.call_later(self._header_timeout_s, self._too_slow)
 
     def _header_arrived(self) -> None:
         if self._header_alarm is not None:

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.batching import Job, Queue
-from service.engine import Engine, EngineError, Scores
+from service.engine import EngineError, Scores
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
 from service.images import Pixels
 
@@ -29,6 +30,13 @@ _MEMORY = 0.1  # weight of the newest measurement in the running mean
 
 
 T = TypeVar("T")
+
+
+class Runs(Protocol):
+    """What the scheduler needs of an engine."""
+
+    def run(self, pixels: NDArray[np.uint8]) -> Scores:
+        """Scores (n, k) of images of one size, uint8 (n, h, w, c); raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Inference:
-    engine: Engine
+    engine: Runs
     pixels: Pixels
 
 
@@ -102,7 +110,7 @@ class Scheduler:
         """Run `work` on a worker; raises what it raises, and DeadlineExceeded."""
         return await self._submit(work, None, pixels, deadline)  # type: ignore[return-value]
 
-    async def infer(self, engine: Engine, pixels: Pixels, deadline: float) -> Timed[Scores]:
+    async def infer(self, engine: Runs, pixels: Pixels, deadline: float) -> Timed[Scores]:
         """Scores (1, k) of one image (h, w, c), run alone or beside others of its size.
 
         Raises InferenceFailed, DeadlineExceeded.
@@ -188,7 +196,7 @@ def _work(members: list[_Waiting]) -> list[object]:
         return [exc]
 
 
-def _infer(engine: Engine, pictures: list[Pixels]) -> list[object]:
+def _infer(engine: Runs, pictures: list[Pixels]) -> list[object]:
     """Run pictures of one size together; if that fails, each alone, so that one harms no other."""
     try:
         scores = engine.run(np.stack(pictures))

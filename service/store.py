@@ -1,49 +1,14 @@
 """The engines by name and version, found under one folder: <store>/<name>/<version>/."""
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from service.engine import Engine, Provider
 from service.errors import NotFound
+from service.folders import default_model, find
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_MODEL = "efficientnet_lite0"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_VERSION = re.compile(r"[1-9]\d{0,8}")
-
-
-class StoreError(Exception):
-    """The store has nothing to serve; the message says where it looked and what to do."""
-
-
-def find(root: Path) -> dict[str, dict[int, Path]]:
-    """The artifact folders under `root`, by name and version; nothing is opened."""
-    found: dict[str, dict[int, Path]] = {}
-    for card in sorted(root.glob("*/*/card.json")):
-        folder = card.parent
-        if _NAME.fullmatch(folder.parent.name) and _VERSION.fullmatch(folder.name):
-            found.setdefault(folder.parent.name, {})[int(folder.name)] = folder
-    return found
-
-
-def default_model(names: list[str], wanted: str | None, root: Path) -> str:
-    """Which model answers when none is named; raises StoreError."""
-    if not names:
-        raise StoreError(
-            f"no model in {root.resolve()}. Export one first: anypool export {DEFAULT_MODEL} "
-            f"--out {root}"
-        )
-    if wanted is None:
-        wanted = names[0] if len(names) == 1 else DEFAULT_MODEL
-    if wanted not in names:
-        raise StoreError(
-            f"the default model {wanted!r} is not in {root.resolve()}, which has: "
-            f"{', '.join(names)}. Choose one with --model"
-        )
-    return wanted
 
 
 class Store:

@@ -12,7 +12,7 @@ import time
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
-from service.connection import Connection
+from service.connection import ConnectionConfig
 from service.logs import configuration, configure
 from service.settings import Settings
 
@@ -51,12 +51,12 @@ def serve(settings: Settings) -> int:
     """
     configure(settings.log_level)
     os.environ.update(settings.environment())  # the worker reads them
-    config = Config(
+    config = ConnectionConfig(
         "service.app:create_app",
         factory=True,
         host=settings.host,
         port=settings.port,
-        http=Connection,
+        header_timeout_s=settings.header_timeout_s,
         ws="none",
         access_log=False,
         log_config=configuration(settings.log_level),

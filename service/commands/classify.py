@@ -14,8 +14,9 @@ from service.app import create_classifier, create_scheduler
 from service.classify import Classifier, Options, Outcome, Picture
 from service.engine import Engine, EngineError
 from service.errors import AnypoolError
+from service.folders import StoreError
 from service.settings import Settings
-from service.store import Store, StoreError
+from service.store import Store
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic",
              ".heif"}  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.card import Card, CardError
+from service.folders import StoreError, default_model, find
 from service.settings import PREFIX, Settings
-from service.store import StoreError, default_model, find
 from service.supervisor import serve
 
 

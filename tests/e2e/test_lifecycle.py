@@ -1,0 +1,138 @@
+"""Starting, draining, dying and coming back, with real processes and signals."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import anypool, photo
+from tests.e2e.server import Server
+from tests.e2e.test_statuses import check_alive
+
+
+def test_a_drain_answers_what_was_accepted_and_ends_with_0(store: Path) -> None:
+    seen: Counter[str] = Counter()
+    lock = threading.Lock()
+    stop = threading.Event()
+    files = [("files", (f"{i}.jpg", photo("bee").data)) for i in range(4)]
+
+    def load(url: str) -> None:
+        while not stop.is_set():
+            try:
+                answer = httpx.post(f"{url}/v1/classify", files=files, timeout=60)
+            except (httpx.ConnectError, httpx.ReadError):
+                what = "refused"
+            except httpx.TransportError as exc:
+                what = f"lost: {exc!r}"
+            else:
+                what = str(answer.status_code)
+                if answer.status_code == 200:
+                    tops = {r["predictions"][0]["label"] for r in answer.json()["results"]}
+                    what = "right" if tops == {"bee"} else "wrong"
+            with lock:
+                seen[what] += 1
+            if what == "refused":
+                return
+
+    with Server(store) as server:
+        clients = [threading.Thread(target=load, args=(server.url,)) for _ in range(6)]
+        for client in clients:
+            client.start()
+        time.sleep(1.5)
+        server.terminate()
+        code = server.process.wait(40)
+        stop.set()
+        for client in clients:
+            client.join(60)
+
+    assert code == 0
+    assert seen["right"] > 0
+    assert set(seen) <= {"right", "503", "refused"}, seen
+    assert "were not answered" not in server.log
+
+
+def test_new_requests_are_refused_while_draining(store: Path) -> None:
+    files = [("files", (f"{i}.jpg", photo("bee").data)) for i in range(10)]
+    accepted: list[httpx.Response] = []
+    with Server(store) as server, httpx.Client(base_url=server.url) as kept:
+        url = f"{server.url}/v1/classify?resize=native"
+        long = threading.Thread(
+            target=lambda: accepted.append(httpx.post(url, files=files, timeout=60))
+        )
+        long.start()
+        while "anypool_admitted_pixels 0.0" in kept.get("/metrics").text:
+            time.sleep(0.02)
+        server.terminate()
+        while (answer := kept.get("/readyz")).status_code == 200:
+            time.sleep(0.02)
+        refused = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data)
+        long.join(60)
+        assert server.process.wait(40) == 0
+
+    assert answer.json()["status"] == "draining"
+    assert refused.status_code == 503
+    assert refused.json()["type"].endswith("/draining")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["connection"] == "close"
+    results = accepted[0].json()["results"]
+    assert len(results) == 10
+    assert all(result["predictions"] == results[0]["predictions"] for result in results)
+
+
+@pytest.mark.parametrize("how", [signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_comes_back(store: Path, how: signal.Signals) -> None:
+    with Server(store) as server:
+        (before,) = server.workers()
+        os.kill(before, how)
+        give_up = time.monotonic() + 30
+        while server.workers() in ([], [before]) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        server.wait_until_ready()
+        (after,) = server.workers()
+        assert after != before
+        check_alive(server.url)
+
+
+def test_a_worker_does_not_outlive_its_supervisor(store: Path) -> None:
+    with Server(store) as server:
+        (worker,) = server.workers()
+        server.process.kill()
+        server.process.wait(10)
+        give_up = time.monotonic() + 20
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < give_up:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def test_serving_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
+    done = anypool("serve", "--artifacts", tmp_path)
+    assert done.returncode == 1
+    assert "anypool export efficientnet_lite0" in done.stderr
+
+
+def test_a_taken_port_is_named(store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = anypool("serve", "--artifacts", store, "--port", str(port))
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_wrong_settings_are_named_and_end_with_2(store: Path) -> None:
+    done = anypool("serve", "--artifacts", store, "--max-images", "0")
+    assert done.returncode == 2
+    assert "--max-images" in done.stderr
+
+
+def test_health_asks_a_running_service(store: Path) -> None:
+    with Server(store) as server:
+        port = server.url.rsplit(":", 1)[1]
+        assert anypool("health", "--port", port).returncode == 0
+    assert anypool("health", "--port", port).returncode == 1

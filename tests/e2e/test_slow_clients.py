@@ -1,0 +1,106 @@
+"""Clients that dawdle or will not listen hold nobody up."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.server import Server
+from tests.e2e.test_statuses import check_alive
+
+
+@pytest.fixture(scope="module")
+def impatient(store: Path) -> Iterator[Server]:
+    """A server that waits one second for a header and two for a body."""
+    options = ["--header-timeout-s", "1", "--body-timeout-s", "2", "--max-body-mb", "1"]
+    with Server(store, *options) as running:
+        yield running
+
+
+def connect(server: Server) -> socket.socket:
+    where = urlsplit(server.url)
+    assert where.hostname is not None
+    return socket.create_connection((where.hostname, where.port or 80), timeout=20)
+
+
+def everything(connected: socket.socket) -> bytes:
+    """What the server sends until it closes."""
+    received = b""
+    try:
+        while chunk := connected.recv(65_536):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def ask_health(connected: socket.socket) -> None:
+    connected.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        answer += connected.recv(65_536)
+    assert b"200 OK" in answer
+
+
+HEADER = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/cl", HEADER])
+def test_a_header_that_does_not_arrive_closes_the_connection(
+    impatient: Server, sent: bytes
+) -> None:
+    with connect(impatient) as slow:
+        slow.sendall(sent)
+        begun = time.monotonic()
+        assert everything(slow) == b""
+        assert time.monotonic() - begun < 10
+    check_alive(impatient.url)
+
+
+def test_a_header_may_not_dawdle_on_a_kept_connection_either(impatient: Server) -> None:
+    with connect(impatient) as slow:
+        ask_health(slow)
+        slow.sendall(b"GET /hea")
+        assert everything(slow) == b""
+
+
+def test_a_kept_connection_may_idle_longer_than_a_header(impatient: Server) -> None:
+    with connect(impatient) as patient:
+        for _ in range(2):
+            ask_health(patient)
+            time.sleep(1.5)  # longer than the header timeout: that is the point
+
+
+def test_a_body_that_does_not_arrive_is_answered_408(impatient: Server) -> None:
+    with connect(impatient) as slow:
+        slow.sendall(HEADER + b"Content-Length: 1000\r\n\r\nabc")
+        answer = everything(slow)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"/problems/request-timeout" in answer
+    check_alive(impatient.url)
+
+
+def test_after_an_early_answer_the_rest_of_the_body_is_not_swallowed(impatient: Server) -> None:
+    with connect(impatient) as stubborn:
+        stubborn.sendall(HEADER + b"Content-Length: 200000000\r\n\r\n")
+        sent = 0
+        try:
+            while sent < 100_000_000:
+                sent += stubborn.send(b"x" * 65_536)
+        except OSError:
+            pass
+        answer = everything(stubborn)
+    assert sent < 20_000_000  # what fits the buffers of two sockets, and no more
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 413 ")
+    check_alive(impatient.url)
+
+
+def test_an_early_answer_reaches_a_client_that_is_still_sending(impatient: Server) -> None:
+    with connect(impatient) as busy:
+        busy.sendall(HEADER + b"Content-Length: 2000000\r\n\r\n" + b"x" * 500_000)
+        answer = everything(busy)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"/problems/body-too-large" in answer

@@ -1,0 +1,31 @@
+"""A stand-in for the engine, at the seam the scheduler ships for it."""
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine import EngineError, Scores
+
+
+class FakeEngine:
+    """Scores an image by its mean and remembers the batches; a run with `poison` in it fails."""
+
+    def __init__(self, poison: int | None = None) -> None:
+        self.batches: list[int] = []
+        self.poison = poison
+        self.gate = threading.Event()  # runs wait for it
+        self.gate.set()
+
+    def run(self, pixels: NDArray[np.uint8]) -> Scores:
+        self.gate.wait(20)
+        self.batches.append(len(pixels))
+        if self.poison is not None and (pixels == self.poison).any():
+            raise EngineError("poisoned")
+        means = pixels.mean((1, 2, 3), dtype=np.float32)[:, None]
+        return Scores(means, means, None)
+
+
+def grey(value: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:
+    """An image of one grey."""
+    return np.full((height, width, 1), value, np.uint8)

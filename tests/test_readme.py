@@ -1,0 +1,43 @@
+"""The README lists every setting, route, command and error, with the right defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from service import errors
+from service.app import create_app
+from service.cli import COMMANDS
+from service.settings import PREFIX, Settings
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_listed(name: str) -> None:
+    row = next((r for r in README.splitlines() if r.startswith(f"| `{PREFIX}{name.upper()}`")), None)
+    assert row is not None, f"the README does not list {name}"
+    field = Settings.model_fields[name]
+    if isinstance(field.default, int | float | str):
+        assert f"`{field.default}`" in row, f"{row}: the default is {field.default}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_listed(name: str) -> None:
+    assert f"anypool {name}" in README
+
+
+@pytest.mark.parametrize("path", create_app().openapi()["paths"])
+def test_every_route_is_listed(path: str) -> None:
+    assert f"`{path}`" in README or f" {path}`" in README
+
+
+def leaves(kind: type[errors.AnypoolError]) -> list[type[errors.AnypoolError]]:
+    below = [leaf for child in kind.__subclasses__() for leaf in leaves(child)]
+    return below or [kind]
+
+
+@pytest.mark.parametrize("kind", leaves(errors.AnypoolError))
+def test_every_error_is_listed(kind: type[errors.AnypoolError]) -> None:
+    row = next((r for r in README.splitlines() if f"`{kind.type}`" in r), None)
+    assert row is not None
+    assert str(kind.status) in row
