@@ -40,7 +40,6 @@ _SIDEWAYS = (5, 6, 7, 8)
 # A JPEG is decoded at 1/2, 1/4 or 1/8 as long as that leaves this many pixels a side for one of the
 # result, so that the resize filter still has something to average.
 _DRAFT_MARGIN = 2.0
-_WHITE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,8 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
             width, height = image.size
             _check_source(Size(width, height), limits)
             orientation = _orientation(image, data)
-            format_ = image.format or ""
+            # A phone's MPO is a JPEG with more pictures behind it, and opens under that name only.
+            format_ = "JPEG" if image.format == "MPO" else str(image.format)
     except (BadAspect, TooManyPixels, UnsupportedFormat):
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
@@ -98,7 +98,7 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
 def decode(data: bytes, header: Header, used: Size, preprocessing: Preprocessing) -> Pixels:
     """Pixels of the size `used`, as the network wants them: uint8 (h, w, c), RGB or grey.
 
-    Orientation applied, colours converted to sRGB, transparency laid on white, first frame only.
+    Orientation applied, transparency laid on white, colours converted to sRGB, first frame only.
     Raises UndecodableImage, UnsupportedFormat.
     """
     try:
@@ -149,16 +149,20 @@ def _check_source(size: Size, limits: SourceLimits) -> None:
 def _orientation(image: Image.Image, data: bytes) -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns these by itself, and reports the size after turning
-    if image.format == "PNG" and "exif" not in image.info:
-        image.info["exif"] = _png_exif(data)  # else Pillow decodes the whole file to look for it
-    tag = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    if image.format == "PNG" and "exif" not in image.info and (exif := _png_exif(data)):
+        image.info["exif"] = exif
+    try:  # not image.getexif(): that of a PNG decodes the whole file to look for a late chunk
+        tag = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata is no reason to refuse a picture
+        return 1
     return tag if tag in _TRANSPOSE else 1
 
 
 def _png_exif(data: bytes) -> bytes:
     """The eXIf chunk of a PNG, wherever it stands; empty when there is none."""
     position = 8
-    while position + 8 <= len(data):
+    kind = b""
+    while position + 8 <= len(data) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"eXIf":
             return data[position + 8 : position + 8 + length]
@@ -170,7 +174,9 @@ def _decode(image: Image.Image, header: Header, used: Size, preprocessing: Prepr
     sideways = header.orientation in _SIDEWAYS
     target = (used.height, used.width) if sideways else (used.width, used.height)
     box = None
-    if image.format == "JPEG":
+    if header.format == "TIFF":
+        image.info.pop("xmp", None)  # an orientation there turns the pixels, but not image.size
+    if header.format == "JPEG":
         wanted = tuple(int(side * _DRAFT_MARGIN) for side in target)
         drafted = image.draft(image.mode, (wanted[0], wanted[1]))
         box = drafted[1] if drafted else None
@@ -179,7 +185,7 @@ def _decode(image: Image.Image, header: Header, used: Size, preprocessing: Prepr
     flat = _resizable(image)
     if flat.size != target or box not in (None, (0, 0, *target)):
         flat = flat.resize(target, _FILTERS[preprocessing.filter], box=box)
-    flat = _on_white(_to_srgb(flat, profile))
+    flat = _to_srgb(_on_white(flat), profile)  # in this order: a grey profile takes no alpha
     if header.orientation != 1:
         flat = flat.transpose(_TRANSPOSE[header.orientation])
     array = np.asarray(flat.convert("RGB" if preprocessing.channels == 3 else "L"))
@@ -191,9 +197,8 @@ def _resizable(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode in ("L", "RGB", "LA", "RGBA", "CMYK") and "transparency" not in image.info:
         return image
-    if mode.startswith("I;16"):  # convert("L") would clip at 255 instead of scaling
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if mode.startswith("I;16"):
+        return _narrowed(image)
     if mode in ("F", "I"):
         raise UnsupportedFormat(
             f"pixels of 32 bits a channel (mode {mode}) do not say what white is; "
@@ -204,6 +209,19 @@ def _resizable(image: Image.Image) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
+def _narrowed(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits (or 12, in a TIFF) scaled to 8; convert("L") would clip at 255 instead."""
+    wide = np.array(image, dtype=np.uint32)
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]
+    white = 2**bits - 1
+    if (clear := image.info.get("transparency")) is not None:  # a PNG may have one clear value
+        wide[wide == clear] = white
+    wide *= 255
+    wide += white // 2
+    wide //= white
+    return Image.fromarray(wide.astype(np.uint8))
+
+
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert from an embedded colour profile; one that is broken or sRGB changes nothing."""
     if not profile:
@@ -212,8 +230,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
             return image
-        mode = "RGBA" if image.mode in ("RGBA", "LA") else "RGB"
-        converted: Any = ImageCms.profileToProfile(image, source, _srgb(), outputMode=mode)
+        converted: Any = ImageCms.profileToProfile(image, source, _srgb(), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
     return converted if isinstance(converted, Image.Image) else image
@@ -226,6 +243,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode not in ("RGBA", "LA"):
         return image
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, (_WHITE,) * 4)
-    return Image.alpha_composite(white, image)
+    opaque = image.convert(image.mode.removesuffix("A"))
+    white = Image.new(opaque.mode, image.size, "white")
+    white.paste(opaque, mask=image.getchannel("A"))
+    return white

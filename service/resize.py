@@ -46,16 +46,18 @@ def choose(
 ) -> Resize:
     """Join what a request asks for with the card's default; None means not asked.
 
-    Raises BadParameter when `size` is given for native, or exceeds the largest side.
+    Raises BadParameter when `size` is given for native, missing, or not in 1 to the largest side.
     """
     policy = policy or default.policy
     if policy == "native":
         if size is not None:
             raise BadParameter("size is not allowed with resize=native, which resizes nothing")
         return Resize("native", None)
-    size = size or default.size
+    size = default.size if size is None else size
     if size is None:
         raise BadParameter(f"resize={policy} needs size for this model: its own policy is native")
+    if size < 1:
+        raise BadParameter(f"size={size} is not a length; it is at least 1")
     if size > limits.max_side:
         raise BadParameter(f"size={size} exceeds the largest side, {limits.max_side}")
     return Resize(policy, size)
