@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from export.errors import ExportError
+from export.errors import VersionExistsError
 
 
 def next_version(root: Path, name: str) -> int:
@@ -13,17 +13,29 @@ def next_version(root: Path, name: str) -> int:
     return max(versions, default=0) + 1
 
 
+def free_version(root: Path, name: str, wanted: int | None) -> int:
+    """`wanted`, or else the next version; raises VersionExistsError when `wanted` is taken."""
+    if wanted is None:
+        return next_version(root, name)
+    _refuse_existing(root / name / str(wanted))
+    return wanted
+
+
 def publish(draft: Path, root: Path, name: str, version: int) -> Path:
-    """Rename the finished folder `draft` to root/name/version; raises ExportError if that exists.
+    """Rename the finished folder `draft` to root/name/version; raises VersionExistsError.
 
     `draft` must lie on the same file system: a rename is what makes it appear whole or not at all.
     """
     target = root / name / str(version)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        raise ExportError(f"{target} exists already; choose another --version")
+    _refuse_existing(target)
     draft.rename(target)
     return target
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise VersionExistsError(f"{target} exists already; choose another --version")
 
 
 def _is_version(path: Path) -> bool:

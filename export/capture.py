@@ -6,7 +6,8 @@ Imports torch and models only. It leaves behind
     golden.npz    what torch itself answers, over a grid of sizes
     limits.json   the smallest sides that the network takes, found by trying
 
-It runs apart because building a network runs its author's code.
+or refused.txt, which says what to change. It runs apart because building a network runs its
+author's code.
 """
 
 import argparse
@@ -25,9 +26,13 @@ from torch.overrides import TorchFunctionMode
 from models import registry
 from models.card import Preprocessing, SizeLimits
 from models.classifier import PoolingClassifier
+from models.registry import UnknownNetworkError
+from models.weights import WeightsError
 
 EXAMPLE = (2, 61, 83)  # batch, height, width: odd, not square, not divisible, so that nothing hides
+REFUSED = "refused.txt"
 _SIDES = (64, 128, 256, 512)  # where probing starts: the first that works
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # all divide the sides above
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(1),
     "sigmoid": torch.sigmoid,
@@ -62,6 +67,9 @@ def _(x: Tensor, output_size: list[int], kind: str) -> Tensor:
 class KeepAdaptivePools(TorchFunctionMode):
     """While active, modules and calls of adaptive pooling become `anypool::adaptive_pool2d`."""
 
+    # These hand out indices, whoever asks for them: return_indices=True ends here.
+    _WITH_INDICES = (F.adaptive_max_pool2d_with_indices, torch._C._nn.adaptive_max_pool2d)
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -73,29 +81,37 @@ class KeepAdaptivePools(TorchFunctionMode):
         if func is F.adaptive_avg_pool2d:
             return adaptive_pool2d(_input(args, kwargs), _output_size(args, kwargs), "average")
         if func is F.adaptive_max_pool2d:
-            if kwargs.get("return_indices") or len(args) > 2:
-                raise CaptureError(
-                    "adaptive max pooling with return_indices=True cannot be exported: "
-                    "take the values alone"
-                )
             return adaptive_pool2d(_input(args, kwargs), _output_size(args, kwargs), "max")
+        if func in self._WITH_INDICES:
+            raise CaptureError(
+                "adaptive max pooling with return_indices=True cannot be exported: "
+                "take the values alone, F.adaptive_max_pool2d(x, output_size)"
+            )
         return func(*args, **kwargs)
 
 
 def _input(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
     x: Tensor = args[0] if args else kwargs["input"]
+    if x.dim() != 4:
+        raise CaptureError(
+            f"an adaptive pooling gets {x.dim()} dimensions; reshape its input to (n, c, h, w)"
+        )
     return x
 
 
 def _output_size(args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
     size = args[1] if len(args) > 1 else kwargs["output_size"]
-    sizes = [size, size] if size is None or isinstance(size, int) else list(size)
-    if not all(out is None or type(out) is int for out in sizes):
+    sizes = [size, size] if size is None or isinstance(size, int | torch.SymInt) else list(size)
+    if any(isinstance(out, torch.SymInt) for out in sizes):
         raise CaptureError(
             "an adaptive pooling takes its output size from the input's size; "
             "give it a fixed size, or None for a side that is to stay as it is"
         )
-    return [out or 0 for out in sizes]
+    if any(out is not None and out < 1 for out in sizes):
+        raise CaptureError(
+            f"an adaptive pooling has output size {size}; each side must be 1 or more"
+        )
+    return [0 if out is None else int(out) for out in sizes]
 
 
 class Served(nn.Module):
@@ -125,21 +141,50 @@ class Served(nn.Module):
 
 
 def export_program(module: nn.Module, pixels: Tensor) -> torch.export.ExportedProgram:
-    """Capture `module` with dynamic batch, height and width (dimensions 0, 1, 2 of `pixels`)."""
+    """Capture `module` with dynamic batch, height and width (dimensions 0, 1, 2 of `pixels`).
+
+    Raises CaptureError.
+    """
     dynamic = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
-    with KeepAdaptivePools(), torch.no_grad():
-        return torch.export.export(module, (pixels,), dynamic_shapes=(dynamic,), strict=False)
+    try:
+        with KeepAdaptivePools(), torch.no_grad():
+            return torch.export.export(module, (pixels,), dynamic_shapes=(dynamic,), strict=False)
+    except CaptureError:
+        raise
+    except Exception as exc:  # torch raises what it likes, ours wrapped in it as well
+        ours = _find_capture_error(exc)
+        if ours is not None:
+            raise ours from exc
+        raise CaptureError(
+            f"torch.export cannot keep batch, height and width dynamic: {_brief(exc)}"
+        ) from exc
+
+
+def _find_capture_error(exc: BaseException | None) -> CaptureError | None:
+    while exc is not None and not isinstance(exc, CaptureError):
+        exc = exc.__cause__ or exc.__context__
+    return exc
+
+
+def _brief(exc: BaseException) -> str:
+    """Type and first lines: torch appends pages of graphs and traces to some messages."""
+    return f"{type(exc).__name__}: " + "\n".join(str(exc).strip().splitlines()[:5])
 
 
 def probe_limits(works: Callable[[int, int], bool]) -> SizeLimits:
     """The smallest sides for which `works(height, width)`, and what they must be divisible by.
 
-    Raises CaptureError when no size up to 512 works.
+    Raises CaptureError when no size up to 512 works, or only one does.
     """
     side = next((side for side in _SIDES if works(side, side)), None)
     if side is None:
         raise CaptureError(f"the network fails at every size tried: {_SIDES}")
-    multiple = next(m for m in (1, 2, 4, 8, 16, 32, 64) if works(side + m, side + m) or m == 64)
+    multiple = next((m for m in _MULTIPLES if works(side + m, side + m)), None)
+    if multiple is None:
+        raise CaptureError(
+            f"the network takes {side}×{side} but nothing a little larger: "
+            "pool to a fixed size before the head, so that it takes images of any size"
+        )
     height = next(h for h in count(multiple, multiple) if works(h, side))
     width = next(w for w in count(multiple, multiple) if works(side, w))
     while not works(height, width):  # each side alone may be smaller than both together
@@ -150,17 +195,19 @@ def probe_limits(works: Callable[[int, int], bool]) -> SizeLimits:
 def grid(limits: SizeLimits) -> list[tuple[int, int, int]]:
     """The sizes (batch, height, width) at which ONNX Runtime must equal torch.
 
-    Smallest, next to smallest, odd, prime, square, portrait, landscape, 1:16, and beyond 1024.
+    Smallest, next to smallest, odd, prime, square, portrait, landscape, 1:16, beyond 1024, and
+    larger than the example on both sides.
     """
     h, w = limits.smallest()
     m = limits.multiple
     wanted = [
         (1, h, w), (3, h, w), (2, h, w + 1), (2, h + 1, w), (1, h + 1, w + 2),
-        (2, 37, 53), (1, 53, 37), (3, 61, 61), (1, 64, 64), (2, 97, 131), (1, 131, 97),
+        (2, 37, 53), (1, 53, 37), (3, 61, 61), (1, 64, 64), (1, 97, 131), (1, 131, 97),
+        (2, 2 * h + 95, 2 * w + 129),
         (2, 128, 128), (1, 127, 255), (1, 224, 224), (1, 333, 190), (1, 190, 333),
         (1, h, 16 * w), (1, 16 * h, w), (1, 33, 1031), (1, 1031, 33),
     ]  # fmt: skip
-    sizes = [(n, -(-max(y, h) // m) * m, -(-max(x, w) // m) * m) for n, y, x in wanted]
+    sizes = [(n, _round_up(max(y, h), m), _round_up(max(x, w), m)) for n, y, x in wanted]
     return list(dict.fromkeys(sizes))
 
 
@@ -176,12 +223,18 @@ def content(seed: int, n: int, h: int, w: int, c: int) -> NDArray[np.uint8]:
 
 
 def references(served: Served, channels: int, limits: SizeLimits) -> dict[str, NDArray[Any]]:
-    """What torch answers over the grid: arrays `pixels_000`, `logits_000`, … for golden.npz."""
+    """What torch answers over the grid: arrays `pixels_000`, `logits_000`, … for golden.npz.
+
+    Raises CaptureError when the network fails at a size that its limits allow.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     for index, (n, h, w) in enumerate(grid(limits)):
         pixels = content(index, n, h, w, channels)
-        with torch.no_grad():
-            logits, probabilities, embedding = served(torch.from_numpy(pixels))
+        try:
+            with torch.no_grad():
+                logits, probabilities, embedding = served(torch.from_numpy(pixels))
+        except Exception as exc:  # the author's code may raise what it likes
+            raise CaptureError(f"the network fails at {n}×{h}×{w}: {_brief(exc)}") from exc
         arrays |= {
             f"pixels_{index:03d}": pixels,
             f"logits_{index:03d}": logits.numpy(),
@@ -191,25 +244,49 @@ def references(served: Served, channels: int, limits: SizeLimits) -> dict[str, N
     return arrays
 
 
+def find_limits(served: Served, channels: int) -> SizeLimits:
+    """Run the network at small sizes until its smallest is known; raises CaptureError."""
+    problems: list[str] = []
+
+    def works(height: int, width: int) -> bool:
+        pixels = torch.from_numpy(content(0, 1, height, width, channels))
+        try:
+            with torch.no_grad():
+                logits, _, _ = served(pixels)
+        except Exception as exc:  # "kernel size can't be greater than actual input size", …
+            problems.append(_brief(exc))
+            return False
+        return bool(torch.isfinite(logits).all())  # the mean of an empty map is NaN, no error
+
+    try:
+        return probe_limits(works)
+    except CaptureError as exc:
+        said = f". It says: {problems[-1]}" if problems else ": its logits are not finite"
+        raise CaptureError(f"{exc}{said}") from exc
+
+
+def example_size(limits: SizeLimits) -> tuple[int, int, int]:
+    """EXAMPLE, or what comes next that is legal, larger than the smallest size and not square."""
+    (h, w), m = limits.smallest(), limits.multiple
+    height = _round_up(max(EXAMPLE[1], h + m), m)
+    width = _round_up(max(EXAMPLE[2], w + 2 * m), m)
+    return EXAMPLE[0], height, width + m if width == height else width
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return number + -number % multiple
+
+
 def capture(name: str, out: Path, weights: Path | None = None) -> None:
-    """Write program.pt2, golden.npz and limits.json of a registered network into `out`."""
+    """Write program.pt2, golden.npz and limits.json of a registered network into `out`.
+
+    Raises CaptureError, WeightsError, UnknownNetworkError.
+    """
     network = registry.get(name)
     channels = network.preprocessing.channels
     served = Served(registry.build(name, weights), network.preprocessing).eval()
-
-    def works(height: int, width: int) -> bool:
-        pixels = torch.zeros((1, height, width, channels), dtype=torch.uint8)
-        try:
-            with torch.no_grad():
-                served(pixels)
-        except RuntimeError:  # "kernel size can't be greater than actual input size", and the like
-            return False
-        return True
-
-    limits = probe_limits(works)
-    n, h, w = (max(a, b) for a, b in zip(EXAMPLE, (2, *limits.smallest()), strict=True))
-    m = limits.multiple
-    example = content(0, n, -(-h // m) * m, -(-w // m) * m, channels)
+    limits = find_limits(served, channels)
+    example = content(0, *example_size(limits), channels)
     program = export_program(served, torch.from_numpy(example))
     torch.export.save(program, out / "program.pt2")
     np.savez_compressed(
@@ -222,9 +299,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", required=True)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--import", dest="modules", action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    capture(options.network, options.out, options.weights)
+    try:
+        for module in options.modules:
+            registry.import_networks(module)
+        capture(options.network, options.out, options.weights)
+    except (CaptureError, WeightsError, UnknownNetworkError) as exc:
+        (options.out / REFUSED).write_text(str(exc), encoding="utf-8")
+        return 1
     return 0
 
 

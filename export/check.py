@@ -1,5 +1,7 @@
 """Step 3: look at the graph itself, before anything runs it."""
 
+from collections.abc import Iterator
+
 import onnx
 from onnx import checker
 
@@ -14,15 +16,19 @@ def check(model: onnx.ModelProto, channels: int) -> None:
 
     Baked means that a size of the example stands where batch, height or width belongs.
     """
+    graphs = list(_graphs(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    tensors = [tensor for graph in graphs for tensor in graph.initializer]
+    tensors += [attribute.t for node in nodes for attribute in node.attribute]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+        raise ExportError("the graph keeps weights in another file")
     try:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportError(f"the graph is not valid ONNX: {exc}") from exc
-    foreign = {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in _STANDARD}
+    foreign = {f"{n.domain}::{n.op_type}" for n in nodes if n.domain not in _STANDARD}
     if foreign:
         raise ExportError(f"the graph needs operators outside the standard: {sorted(foreign)}")
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
-        raise ExportError("the graph keeps weights in another file")
     pixels = [_dimensions(value) for value in model.graph.input]
     if pixels != [[*NAMES, channels]]:
         raise ExportError(f"the input should be [{', '.join(NAMES)}, {channels}], not {pixels}")
@@ -31,6 +37,15 @@ def check(model: onnx.ModelProto, channels: int) -> None:
             raise ExportError(
                 f"the batch size of output {value.name} is baked: {_dimensions(value)}"
             )
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its nodes: branches of If, bodies of Loop and Scan."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _graphs(inner)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[str | int]:

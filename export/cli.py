@@ -6,16 +6,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from export.errors import ExportError
+from export.errors import ExportError, VersionExistsError
 from export.pipeline import Progress, VerificationError, export
 from export.verify import Case
 from models import registry
-from models.weights import WeightsError
+from models.registry import UnknownNetworkError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command; called when `export` is the command that was asked for."""
-    parser.add_argument("network", metavar="NAME", help=f"one of: {', '.join(registry.names())}")
+    known = ", ".join(registry.names())
+    parser.add_argument("network", metavar="NAME", help=f"one of: {known}; or one of --import")
     parser.add_argument("--out", type=Path, default=Path("artifacts"), metavar="DIR",
                         help="store to write to (default: artifacts)")  # fmt: skip
     parser.add_argument("--version", type=int, metavar="N",
@@ -23,18 +24,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="state dict for this architecture, .pt, .pth or .safetensors, "
                         "instead of the weights that come with it")  # fmt: skip
+    parser.add_argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
+                        help="Python module, in PYTHONPATH, that registers networks of your own; "
+                        "see models/registry.py")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Export; 0 when the artifact was written, 1 when it was not, 2 for a wrong name or version."""
-    if options.network not in registry.names():
-        print(f"no network is named {options.network!r}; there are: {', '.join(registry.names())}",
-              file=sys.stderr)  # fmt: skip
+    try:
+        for module in options.modules:
+            registry.import_networks(module)
+        registry.get(options.network)
+    except UnknownNetworkError as exc:
+        print(f"anypool export: {exc}", file=sys.stderr)
         return 2
     if options.version is not None and options.version < 1:
-        print("--version must be a positive integer", file=sys.stderr)
+        print("anypool export: --version must be a positive integer", file=sys.stderr)
         return 2
-    bar = tqdm(total=5, desc=options.network, unit="step", bar_format="{desc}: {bar} {elapsed}")
+    bar = tqdm(
+        total=4,
+        desc=options.network,
+        bar_format="{desc}{bar} {elapsed}",
+        disable=None,  # no bar where no terminal is
+    )
     sizes = 0
 
     def step(what: str) -> None:
@@ -54,11 +66,15 @@ def run(options: argparse.Namespace) -> int:
                 Progress(step, case),
                 version=options.version,
                 weights=options.weights,
+                modules=options.modules,
             )
     except VerificationError as exc:
         print(f"\nnot written: {exc}\n{_table(exc.cases)}", file=sys.stderr)
         return 1
-    except (ExportError, WeightsError) as exc:
+    except VersionExistsError as exc:
+        print(f"anypool export: {exc}", file=sys.stderr)
+        return 2
+    except ExportError as exc:
         print(f"\nnot written: {exc}", file=sys.stderr)
         return 1
     print(folder)

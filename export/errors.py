@@ -3,3 +3,7 @@
 
 class ExportError(Exception):
     """The network did not become an artifact; nothing was written."""
+
+
+class VersionExistsError(ExportError):
+    """That version of the artifact is there already; artifacts are never overwritten."""

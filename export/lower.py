@@ -6,6 +6,7 @@ write a graph that calls itself dynamic and is wrong at every other size.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,10 @@ _markers = values.Opset(MARKERS, 1)
 
 def _fixed(output_size: Sequence[Any]) -> list[int]:
     if not all(isinstance(out, int) for out in output_size):
-        raise ExportError("an adaptive pooling takes its output size from the input's size")
+        raise ExportError(
+            'an adaptive pooling (F.interpolate with mode="area" is one) takes its output size '
+            "from the input's size; give it a fixed size"
+        )
     return list(output_size)
 
 
@@ -55,8 +59,10 @@ def _adaptive_avg(x: Any, output_size: Sequence[Any]) -> Any:
 
 
 def _adaptive_max(x: Any, output_size: Sequence[Any]) -> Any:
-    pooled = _markers.AdaptivePool(x, output_size=_fixed(output_size), kind="max")
-    return pooled, pooled  # nobody reads the indices: capture refuses networks that do
+    raise ExportError(
+        "torch's adaptive max kernel also gives indices, which cannot be exported; "
+        "take the values alone, F.adaptive_max_pool2d(x, output_size)"
+    )
 
 
 # The aten entries catch what calls torch's kernels from inside, such as F.interpolate(mode="area").
@@ -73,23 +79,29 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> ir
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they narrate; we report
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        translated = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=list(outputs),
-            custom_translation_table=_TRANSLATIONS,
-            optimize=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates its own parts
+            translated = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=list(outputs),
+                custom_translation_table=_TRANSLATIONS,
+                optimize=True,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as exc:
-        raise ExportError(f"torch.onnx cannot translate the network: {_root(exc)}") from exc
+        root = _root(exc)
+        if isinstance(root, ExportError):
+            raise root from exc
+        what = f"{type(root).__name__}: {root}"
+        raise ExportError(f"torch.onnx cannot translate the network: {what}") from exc
     assert translated is not None  # with dynamo=True it always is a program
     return translated.model
 
 
-def _root(exc: BaseException) -> str:
+def _root(exc: BaseException) -> BaseException:
     while exc.__cause__ is not None:
         exc = exc.__cause__
-    return f"{type(exc).__name__}: {exc}"
+    return exc

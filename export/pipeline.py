@@ -1,10 +1,12 @@
 """START HERE. One export from top to bottom: capture, lower, rewrite, check, verify, publish."""
 
+import hashlib
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -13,7 +15,8 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from export.artifact import next_version, publish
+from export.artifact import free_version, publish
+from export.capture import REFUSED
 from export.check import check
 from export.errors import ExportError
 from export.lower import to_onnx
@@ -21,7 +24,7 @@ from export.rewrite.adaptive import expand_adaptive_pools
 from export.rewrite.dimensions import name_dimensions
 from export.verify import Case, verify
 from models import registry
-from models.card import Card, Output, Parity, SizeLimits
+from models.card import Card, Licence, Output, Parity, SizeLimits
 from models.registry import Network
 
 OUTPUTS: tuple[Output, ...] = ("logits", "probabilities", "embedding")
@@ -54,21 +57,25 @@ def export(
     *,
     version: int | None = None,
     weights: Path | None = None,
+    modules: Sequence[str] = (),
 ) -> Path:
     """Export the registered network `name` into root/name/version and return that folder.
 
     Everything happens in a temporary folder under `root`; if anything fails, nothing is left.
+    modules: to import first, since they register more networks.
     Raises UnknownNetworkError, ExportError, VerificationError.
     """
+    for module in modules:
+        registry.import_networks(module)
     network = registry.get(name)
-    version = version or next_version(root, name)
+    version = free_version(root, name, version)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".export-", ignore_cleanup_errors=True) as t:
         draft = Path(t) / "artifact"
         draft.mkdir()
 
         progress.step("capture: torch runs the network over a grid of sizes")
-        captured = _capture(name, weights, Path(t))
+        captured = _capture(name, weights, modules, Path(t))
 
         progress.step("lower: the program becomes an ONNX graph")
         model = to_onnx(torch.export.load(captured / "program.pt2"), OUTPUTS)
@@ -83,7 +90,8 @@ def export(
         progress.step("verify: ONNX Runtime against torch")
         limits = SizeLimits.model_validate_json((captured / "limits.json").read_text())
         (captured / "golden.npz").rename(draft / "golden.npz")
-        card = _card(network, version, limits, proto)
+        licence = network.licence if weights is None else _foreign(weights)
+        card = _card(network, version, limits, licence, proto)
         card.save(draft / "card.json")
         cases = verify(draft, progress.case)
         if not cases or not all(case.ok for case in cases):
@@ -92,17 +100,33 @@ def export(
         return publish(draft, root, name, version)
 
 
-def _capture(name: str, weights: Path | None, out: Path) -> Path:
+def _capture(name: str, weights: Path | None, modules: Sequence[str], out: Path) -> Path:
     command = [sys.executable, "-P", "-m", "export.capture", "--network", name, "--out", str(out)]
+    command += [f"--import={module}" for module in modules]
     if weights is not None:
-        command += ["--weights", str(weights)]
+        command += [f"--weights={weights}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if (refused := out / REFUSED).exists():
+        raise ExportError(refused.read_text(encoding="utf-8"))
     if done.returncode != 0:
-        raise ExportError(f"capturing {name} failed:\n{done.stderr.strip()[-2000:]}")
+        how = f"exit code {done.returncode}"
+        if done.returncode < 0:
+            how = f"{signal.Signals(-done.returncode).name}; was memory short?"
+        raise ExportError(f"capturing {name} ended with {how}\n{done.stderr.strip()[-2000:]}")
     return out
 
 
-def _card(network: Network, version: int, limits: SizeLimits, model: onnx.ModelProto) -> Card:
+def _foreign(weights: Path) -> Licence:
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return Licence(
+        name="unknown",
+        notice=f"Weights read from {weights.name}, SHA-256 {digest}: ask whoever made them.",
+    )
+
+
+def _card(
+    network: Network, version: int, limits: SizeLimits, licence: Licence, model: onnx.ModelProto
+) -> Card:
     widths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.output}
     labels = network.labels()
     if widths["logits"] != len(labels):
@@ -122,7 +146,7 @@ def _card(network: Network, version: int, limits: SizeLimits, model: onnx.ModelP
             "python": platform.python_version(),
             **{p: installed(p) for p in ("anypool", "torch", "onnx", "onnxscript", "onnxruntime")},
         },
-        licence=network.licence,
+        licence=licence,
     )
 
 

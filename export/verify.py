@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,17 @@ def verify(artifact: Path, on_case: Callable[[Case], None]) -> list[Case]:
     """
     command = [sys.executable, "-P", "-m", "service.cli", "verify", str(artifact), "--json"]
     cases: list[Case] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as stderr,  # a full pipe would stop it
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         assert process.stdout is not None
-        assert process.stderr is not None
         for line in process.stdout:
             cases.append(Case(**json.loads(line)))
             on_case(cases[-1])
-        errors = process.stderr.read()
+        process.wait()
+        stderr.seek(0)
+        errors = stderr.read()
     if process.returncode < 0 or (process.returncode and all(case.ok for case in cases)):
         how = _how_it_ended(process.returncode)
         problem = f"{how} after {len(cases)} sizes. {errors.strip()[-500:]}"

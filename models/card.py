@@ -25,7 +25,7 @@ class CardError(ValueError):
 class Part(BaseModel):
     """A frozen piece of the card that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Label(Part):

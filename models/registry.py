@@ -1,11 +1,17 @@
-"""Networks by name: `register` adds one, `get` finds one, `names` lists them."""
+"""Networks by name: `register` adds one, `get` finds one, `names` lists them.
+
+A network of your own needs a module that calls `register(Network(…))`, as models/networks.py does;
+`anypool export NAME --import MODULE` imports it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from models.card import Label, Licence, Preprocessing
+from pydantic import TypeAdapter, ValidationError
+
+from models.card import Label, Licence, Name, Preprocessing
 from models.classifier import PoolingClassifier
 from models.weights import WeightsError, load_state
 
@@ -34,13 +40,30 @@ class UnknownNetworkError(ValueError):
 
 
 _networks: dict[str, Network] = {}
+_name: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def register(network: Network) -> None:
-    """Add a network; raises ValueError when its name is taken."""
+    """Add a network; raises ValueError when its name is taken or cannot name a folder and a URL."""
+    try:
+        _name.validate_python(network.name)
+    except ValidationError as exc:
+        raise ValueError(
+            f"{network.name!r} cannot name a network: use a-z, 0-9, '_', '.' and '-', at most 64"
+        ) from exc
     if network.name in _networks:
         raise ValueError(f"a network named {network.name!r} is registered already")
     _networks[network.name] = network
+
+
+def import_networks(module: str) -> None:
+    """Import a module that registers networks; raises UnknownNetworkError if it is not found."""
+    try:
+        import_module(module)
+    except ImportError as exc:
+        raise UnknownNetworkError(
+            f"cannot import {module}: {exc}; its folder must be in PYTHONPATH"
+        ) from exc
 
 
 def get(name: str) -> Network:

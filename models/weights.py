@@ -1,13 +1,20 @@
 """Load weights without running anybody's code, and only the weights that were meant."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+
+_NO_STATE_DICT = (
+    "{} holds no plain state dict of tensors, and nothing else is loaded; "
+    "save one with torch.save(network.state_dict(), …)"
+)
 
 
 class WeightsError(ValueError):
@@ -36,17 +43,30 @@ def load_state(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
         raise WeightsError(f"{path} is not the file we know: SHA-256 {digest}, expected {sha256}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # torch raises what it likes on foreign files
-        raise WeightsError(f"{path} holds no plain state dict of tensors: {exc}") from exc
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no plain state dict of tensors")
+        state = read(content)  # these very bytes: the file could have changed since
+    except Exception as exc:  # both raise what they like on foreign files
+        raise WeightsError(_NO_STATE_DICT.format(path)) from exc  # torch advises to run its code
+    if not _is_state_dict(state):
+        raise WeightsError(_NO_STATE_DICT.format(path))
     return state
+
+
+def _read_torch(content: bytes) -> Any:
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(content: bytes) -> Any:
+    from safetensors.torch import load  # an optional format: needed by those who use it
+
+    return load(content)
+
+
+def _is_state_dict(state: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(state, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
 
 
 @contextmanager

@@ -23,26 +23,27 @@ def expand_adaptive_pools(model: ir.Model) -> None:
     for node in tuple(model.graph):
         if node.domain != MARKERS:
             continue
-        build = Builder(model.graph, before=node)
+        build = Builder(before=node)
         x, sizes = node.inputs[0], node.attributes["output_size"].as_ints()
         assert x is not None
         y = _KINDS[node.attributes["kind"].as_string()](build, x, sizes[0], sizes[1])
-        build.replace(node, y)
+        build.replace(node, build("Identity", x) if y is x else y)  # (None, None) keeps both sides
     model.opset_imports.pop(MARKERS, None)
 
 
 def _average(build: Builder, x: ir.Value, oh: int, ow: int) -> ir.Value:
     if (oh, ow) == (1, 1):
         return build("GlobalAveragePool", x)  # (n, c, 1, 1)
+    dtype = x.dtype or ir.DataType.FLOAT
     if ow == 1:
         x = build("ReduceMean", x, build.ints([_WIDTH]), keepdims=1)  # (n, c, h, 1)
     elif ow:
-        weights = _window_matrix(build, x, _WIDTH, ow)  # (ow, w)
+        weights = _window_matrix(build, x, _WIDTH, ow, dtype)  # (ow, w)
         x = build("MatMul", x, build("Transpose", weights, perm=[1, 0]))  # (n, c, h, ow)
     if oh == 1:
         x = build("ReduceMean", x, build.ints([_HEIGHT]), keepdims=1)  # (n, c, 1, ow)
     elif oh:
-        x = build("MatMul", _window_matrix(build, x, _HEIGHT, oh), x)  # (n, c, oh, ow)
+        x = build("MatMul", _window_matrix(build, x, _HEIGHT, oh, dtype), x)  # (n, c, oh, ow)
     return x
 
 
@@ -73,15 +74,31 @@ def _cells(build: Builder, out: int) -> ir.Value:
     return build.constant(np.arange(out, dtype=np.int64)[:, None])  # (o, 1)
 
 
-def _window_matrix(build: Builder, x: ir.Value, axis: int, out: int) -> ir.Value:
-    """Averaging weights (o, n): row i is 1/length inside window i and 0 elsewhere."""
-    n, o = _side(build, x, axis), build.scalar(out)
-    y_o = build("Mul", build("Range", build.scalar(0), n, build.scalar(1)), o)  # (n,)
-    i_n = build("Mul", _cells(build, out), n)  # (o, 1)
-    started = build("Greater", build("Add", y_o, o), i_n)  # (o, n)
-    not_over = build("Less", y_o, build("Add", i_n, n))  # (o, n)
-    inside = build("Cast", build("And", started, not_over), to=ir.DataType.FLOAT)  # (o, n)
-    return build("Div", inside, build("ReduceSum", inside, build.ints([1]), keepdims=1))  # (o, n)
+def windows(build: Builder, positions: ir.Value, n: ir.Value, out: int) -> ir.Value:
+    """bool (…, o, side): whether a position (side,) lies in window i of a side of n pixels.
+
+    n is a scalar, or (images, 1, 1, 1) when every image of the batch has its own.
+    """
+    o = build.scalar(out)
+    y_o = build("Mul", positions, o)  # (side,)
+    i_n = build("Mul", _cells(build, out), n)  # (…, o, 1)
+    started = build("Greater", build("Add", y_o, o), i_n)  # (…, o, side)
+    not_over = build("Less", y_o, build("Add", i_n, n))  # (…, o, side)
+    return build("And", started, not_over)
+
+
+def averaging(
+    build: Builder, positions: ir.Value, n: ir.Value, out: int, dtype: ir.DataType
+) -> ir.Value:
+    """Averaging weights (…, o, side): row i is 1/length inside window i and 0 elsewhere."""
+    inside = build("Cast", windows(build, positions, n, out), to=dtype)  # (…, o, side)
+    return build("Div", inside, build("ReduceSum", inside, build.ints([-1]), keepdims=1))
+
+
+def _window_matrix(
+    build: Builder, x: ir.Value, axis: int, out: int, dtype: ir.DataType
+) -> ir.Value:
+    return averaging(build, build.positions(x, axis), _side(build, x, axis), out, dtype)
 
 
 def _window_indices(build: Builder, x: ir.Value, axis: int, out: int) -> ir.Value:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 class Builder:
     """`build("Add", a, b)` inserts a node before `before` and returns its output."""
 
-    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
-        self.graph = graph
+    def __init__(self, before: ir.Node) -> None:
+        assert isinstance(before.graph, ir.Graph)  # a node of a graph, not of a function
+        self.graph = before.graph
         self.before = before
         self._prefix = before.outputs[0].name
         self._count = 0
@@ -36,6 +37,19 @@ class Builder:
     def ints(self, numbers: Sequence[int]) -> ir.Value:
         """A one-dimensional int64 tensor."""
         return self.constant(np.array(numbers, dtype=np.int64))
+
+    def float(self, number: float) -> ir.Value:
+        """A scalar float32."""
+        return self.constant(np.array(number, dtype=np.float32))
+
+    def reshaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """`value` in a fixed shape, of which one side may be -1."""
+        return self("Reshape", value, self.ints(shape))
+
+    def positions(self, x: ir.Value, axis: int) -> ir.Value:
+        """0, 1, 2, … along an axis of `x`: int64 (side,)."""
+        side = self("Squeeze", self("Shape", x, start=axis, end=axis + 1))
+        return self("Range", self.scalar(0), side, self.scalar(1))
 
     def replace(self, node: ir.Node, value: ir.Value) -> None:
         """Let `value` stand wherever the first output of `node` stood, and drop the node."""

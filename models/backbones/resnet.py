@@ -1,5 +1,7 @@
 """Residual networks (He et al., "Deep Residual Learning for Image Recognition", 2015)."""
 
+import re
+
 from torch import Tensor, nn
 
 
@@ -55,10 +57,11 @@ class ResNet18(nn.Module):
 
 
 def rename_released(key: str) -> str:
-    """Our name for a tensor of a torchvision-style ResNet-18 state dict."""
+    """Our name for a tensor of a torchvision-style state dict; an unknown one stays as it is."""
     if key.startswith("fc."):
         return "head." + key.removeprefix("fc.")
-    if key.startswith("layer"):
-        number, rest = key.removeprefix("layer").split(".", 1)
-        return f"backbone.stages.{int(number) - 1}.{rest}"
-    return f"backbone.{key}"
+    if stage := re.match(r"layer(\d)\.", key):
+        return f"backbone.stages.{int(stage[1]) - 1}.{key[stage.end() :]}"
+    if key.startswith(("conv1.", "bn1.")):
+        return f"backbone.{key}"
+    return key

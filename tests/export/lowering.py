@@ -1,0 +1,64 @@
+"""Take a small module through the steps of the pipeline and run it on ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.capture import EXAMPLE, export_program
+from export.lower import to_onnx
+from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.dimensions import name_dimensions
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Pixels(nn.Module):
+    """Pixels (n, h, w, c), float or uint8, through functions of (n, c, h, w): an output each."""
+
+    def __init__(self, functions: Sequence[Function]) -> None:
+        super().__init__()
+        self.functions = functions
+        self.kept = nn.ModuleList(f for f in functions if isinstance(f, nn.Module))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (n, c, h, w)
+        return tuple(function(x) for function in self.functions)
+
+
+def lower(
+    module: nn.Module, outputs: int, dtype: torch.dtype = torch.float32, channels: int = 2
+) -> onnx.ModelProto:
+    """The ONNX graph of `module` with outputs y0, y1, …, adaptive poolings expanded."""
+    n, h, w = EXAMPLE
+    program = export_program(module, torch.zeros((n, h, w, channels), dtype=dtype))
+    model = to_onnx(program, [f"y{i}" for i in range(outputs)])
+    name_dimensions(model)
+    expand_adaptive_pools(model)
+    return ir.to_proto(model)
+
+
+def session(model: onnx.ModelProto) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run(runner: Any, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
+    arrays: list[NDArray[np.float32]] = runner.run(None, {"pixels": pixels})
+    return arrays
+
+
+def relative_error(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """|difference| / max|want|, infinite where the shapes differ."""
+    if got.shape != want.shape:
+        return float("inf")
+    return float(np.abs(got - want).max() / max(float(np.abs(want).max()), 1e-30))

@@ -1,0 +1,56 @@
+"""Networks for `--import`: some that cannot become artifacts, and one that comes out wrong.
+
+Only `anypool export` imports this, in its own process: importing it registers them.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import labels
+from models.classifier import PoolingClassifier
+from models.pool import POOLS
+from models.registry import get, register
+from tests.export.lowering import Function
+
+
+class Calls(nn.Module):
+    """A backbone that is one function of grey images."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def add(name: str, function: Function, classes: int = 2) -> None:
+    """Register seed_cnn with `function` instead of its convolutions, and two logits."""
+
+    def build() -> PoolingClassifier:
+        return PoolingClassifier(Calls(function), POOLS["global_avg"](), nn.Linear(1, 2)).eval()
+
+    register(
+        replace(get("seed_cnn"), name=name, build=build, labels=lambda: labels.numbered(classes))
+    )
+
+
+def ceil_division(x: Tensor) -> Tensor:
+    """Pad to one more than the next even side; the division rounds the other way in ONNX."""
+    h, w = x.shape[2:]
+    return F.pad(x, (0, -(-w // 2) * 2 - w + 1, 0, -(-h // 2) * 2 - h + 1), value=3.0)
+
+
+def crash(x: Tensor) -> Tensor:
+    raise SystemExit(7)
+
+
+add("indices", lambda x: F.adaptive_max_pool2d(x, 3, return_indices=True)[1].float())
+add("sized_by_input", lambda x: F.adaptive_avg_pool2d(x, (x.shape[2] // 2 + 1, 3)))
+add("one_size_only", lambda x: x + torch.zeros(64, 64))
+add("wrong_labels", lambda x: x, classes=3)
+add("crash", crash)
+add("ceil_division", ceil_division)

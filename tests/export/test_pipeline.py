@@ -1,0 +1,140 @@
+"""From a registered name to an artifact that was verified, or to nothing at all."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export.capture import grid
+from export.errors import ExportError, VersionExistsError
+from export.pipeline import TOLERANCES, Progress, export
+from export.verify import verify
+from models import registry
+from models.card import Card
+from models.registry import UnknownNetworkError
+from tests.conftest import anypool
+from tests.export.conftest import Exported
+
+QUIET = Progress(lambda step: None, lambda case: None)
+
+
+@pytest.fixture
+def broken(exported: Exported, tmp_path: Path) -> Path:
+    """A copy of the artifact, to be broken."""
+    return Path(shutil.copytree(exported.folder, tmp_path / "artifact"))
+
+
+def test_an_artifact_is_a_graph_a_card_and_the_golden_answers(exported: Exported) -> None:
+    assert exported.folder == exported.root / "seed_cnn" / "1"
+    files = {file.name for file in exported.folder.iterdir()}
+    assert files == {"model.onnx", "card.json", "golden.npz"}
+
+
+def test_an_export_leaves_nothing_else_behind(exported: Exported) -> None:
+    assert [path.name for path in exported.root.iterdir()] == ["seed_cnn"]
+    assert [path.name for path in (exported.root / "seed_cnn").iterdir()] == ["1"]
+
+
+def test_the_card_tells_what_was_verified(exported: Exported) -> None:
+    card = Card.load(exported.folder / "card.json")
+    assert (card.name, card.version, card.embedding_size) == ("seed_cnn", 1, 64)
+    assert card.preprocessing == registry.get("seed_cnn").preprocessing
+    assert card.licence == registry.get("seed_cnn").licence
+    assert (card.limits.min_height, card.limits.min_width, card.limits.multiple) == (1, 1, 1)
+    assert {"anypool", "torch", "onnx", "onnxruntime", "python"} <= set(card.exporter)
+    assert card.parity is not None
+    assert card.parity.cases == len(exported.cases) == len(grid(card.limits))
+    assert card.parity.worst == max(case.error for case in exported.cases)
+    assert card.parity.worst <= TOLERANCES[card.parity.provider]
+    assert card.parity.worst_case in {case.size for case in exported.cases}
+
+
+def test_progress_is_told_each_step_and_each_size(exported: Exported) -> None:
+    words = [step.partition(":")[0] for step in exported.steps]
+    assert words == ["capture", "lower", "check", "verify"]
+    limits = Card.load(exported.folder / "card.json").limits
+    assert [case.size for case in exported.cases] == [f"{n}×{h}×{w}" for n, h, w in grid(limits)]
+
+
+def test_the_graph_is_plain_onnx_with_free_batch_height_and_width(exported: Exported) -> None:
+    model = onnx.load(exported.folder / "model.onnx")
+    (pixels,) = model.graph.input
+    shape = pixels.type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "height", "width", 1]
+    assert [value.name for value in model.graph.output] == ["logits", "probabilities", "embedding"]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [opset.domain for opset in model.opset_import] == [""]
+    assert all(len(value.type.tensor_type.shape.dim) == 2 for value in model.graph.output)
+
+
+def test_the_command_verify_accepts_the_artifact(exported: Exported) -> None:
+    done = anypool("verify", exported.folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(exported.cases)} of {len(exported.cases)} sizes agree" in done.stdout
+
+
+def weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    floats = (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+    yield from (t for t in floats if len(t.dims) >= 2)
+
+
+def test_a_weight_changed_by_a_thousandth_is_noticed(broken: Path) -> None:
+    model = onnx.load(broken / "model.onnx")
+    kernel = max(weights(model), key=lambda tensor: int(np.prod(tensor.dims)))
+    values = numpy_helper.to_array(kernel).copy()
+    values *= 1.001
+    kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
+    onnx.save(model, broken / "model.onnx")
+    done = anypool("verify", broken)
+    assert done.returncode == 1
+    assert "differs by" in done.stdout
+
+
+def test_a_changed_golden_answer_is_noticed_at_its_size(broken: Path) -> None:
+    arrays = dict(np.load(broken / "golden.npz"))
+    arrays["logits_005"] += 1e-3
+    np.savez(broken / "golden.npz", allow_pickle=False, **arrays)
+    done = anypool("verify", broken)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if "differs by" in line]
+    assert "×".join(str(n) for n in arrays["pixels_005"].shape[:3]) in line
+    (case,) = [case for case in verify(broken, lambda _: None) if not case.ok]
+    assert case.error > case.tolerance
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
+def test_a_damaged_golden_file_is_noticed(damage: str, broken: Path) -> None:
+    file = broken / "golden.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged = {"truncated": bytes(content[:5000]), "flipped": bytes(content), "empty": b""}
+    file.unlink() if damage == "missing" else file.write_bytes(damaged[damage])
+    assert anypool("verify", broken).returncode == 1
+
+
+def test_a_version_that_exists_is_refused_before_any_work(exported: Exported) -> None:
+    steps: list[str] = []
+    with pytest.raises(VersionExistsError, match=r"seed_cnn/1 exists already"):
+        export("seed_cnn", exported.root, Progress(steps.append, lambda case: None), version=1)
+    assert steps == []
+
+
+def test_an_unknown_name_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNetworkError, match="seed_cnn"):
+        export("sead_cnn", tmp_path / "store", QUIET)
+    assert not (tmp_path / "store").exists()
+
+
+def test_weights_that_do_not_fit_end_as_one_message(tmp_path: Path) -> None:
+    state = registry.build("seed_cnn").state_dict()
+    state["head.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(ExportError, match=r"other\.pt does not fit seed_cnn") as refused:
+        export("seed_cnn", tmp_path / "store", QUIET, weights=tmp_path / "other.pt")
+    assert "Traceback" not in str(refused.value)
+    assert list((tmp_path / "store").iterdir()) == []
