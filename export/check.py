@@ -11,10 +11,11 @@ from export.rewrite.dimensions import NAMES
 _STANDARD = ("", "ai.onnx")
 
 
-def check(model: onnx.ModelProto, channels: int) -> None:
+def check(model: onnx.ModelProto, channels: int, *, ragged: bool = False) -> None:
     """Raise ExportError unless the graph is valid, standard, self-contained and not baked.
 
     Baked means that a size of the example stands where batch, height or width belongs.
+    ragged: the graph has a second input, `sizes`.
     """
     graphs = list(_graphs(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
@@ -29,9 +30,12 @@ def check(model: onnx.ModelProto, channels: int) -> None:
     foreign = {f"{n.domain}::{n.op_type}" for n in nodes if n.domain not in _STANDARD}
     if foreign:
         raise ExportError(f"the graph needs operators outside the standard: {sorted(foreign)}")
-    pixels = [_dimensions(value) for value in model.graph.input]
-    if pixels != [[*NAMES, channels]]:
-        raise ExportError(f"the input should be [{', '.join(NAMES)}, {channels}], not {pixels}")
+    inputs = {value.name: _dimensions(value) for value in model.graph.input}
+    expected: dict[str, list[str | int]] = {"pixels": [*NAMES, channels]}
+    if ragged:
+        expected["sizes"] = [NAMES[0], 2]
+    if inputs != expected:
+        raise ExportError(f"the inputs should be {expected}, not {inputs}")
     for value in model.graph.output:
         if _dimensions(value)[:1] != [NAMES[0]]:
             raise ExportError(

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         print("anypool export: --version must be a positive integer", file=sys.stderr)
         return 2
     bar = tqdm(
-        total=4,
+        total=5,
         desc=options.network,
         bar_format="{desc}{bar} {elapsed}",
         disable=None,  # no bar where no terminal is

@@ -22,9 +22,10 @@ from export.errors import ExportError
 from export.lower import to_onnx
 from export.rewrite.adaptive import expand_adaptive_pools
 from export.rewrite.dimensions import name_dimensions
+from export.rewrite.ragged import Unsupported, make_ragged
 from export.verify import Case, verify
 from models import registry
-from models.card import Card, Licence, Output, Parity, SizeLimits
+from models.card import Card, Licence, Mixed, Output, Parity, SizeLimits
 from models.registry import Network
 
 OUTPUTS: tuple[Output, ...] = ("logits", "probabilities", "embedding")
@@ -32,13 +33,15 @@ OUTPUTS: tuple[Output, ...] = ("logits", "probabilities", "embedding")
 # Allowed |difference| / max|logit|. 1e-4 would hide a wrong adaptive window, so the CPU gets 2e-5;
 # CUDA sums in another order (fp32 without TF32), and gets 1e-4 until it has been measured.
 TOLERANCES = {"CPUExecutionProvider": 2e-5, "CUDAExecutionProvider": 1e-4}
+# The same for an image in company against itself alone: only the order of sums may differ.
+IN_COMPANY = {"CPUExecutionProvider": 1e-5, "CUDAExecutionProvider": 1e-4}
 
 
 class VerificationError(ExportError):
     """ONNX Runtime and torch disagree; `cases` has every size that was compared."""
 
     def __init__(self, cases: list[Case]) -> None:
-        super().__init__(f"{sum(not case.ok for case in cases)} of {len(cases)} sizes failed")
+        super().__init__(f"{sum(not case.ok for case in cases)} of {len(cases)} comparisons failed")
         self.cases = cases
 
 
@@ -80,24 +83,42 @@ def export(
         progress.step("lower: the program becomes an ONNX graph")
         model = to_onnx(torch.export.load(captured / "program.pt2"), OUTPUTS)
         name_dimensions(model)
-        expand_adaptive_pools(model)
+
+        progress.step("rewrite: exact poolings; a second graph for images of different sizes")
+        proto, ragged, refused = _rewrite(model)
 
         progress.step("check: valid, standard operators, nothing baked, one file")
-        proto = ir.to_proto(model)
-        check(proto, network.preprocessing.channels)
+        channels = network.preprocessing.channels
+        check(proto, channels)
         onnx.save(proto, draft / "model.onnx")
+        if ragged is not None:
+            check(ragged, channels, ragged=True)
+            onnx.save(ragged, draft / "ragged.onnx")
 
-        progress.step("verify: ONNX Runtime against torch")
+        progress.step("verify: ONNX Runtime against torch, and in company against alone")
         limits = SizeLimits.model_validate_json((captured / "limits.json").read_text())
         (captured / "golden.npz").rename(draft / "golden.npz")
         licence = network.licence if weights is None else _foreign(weights)
-        card = _card(network, version, limits, licence, proto)
+        mixed = Mixed(supported=refused is None, reason=refused, tolerances=IN_COMPANY)
+        card = _card(network, version, limits, licence, mixed, proto)
         card.save(draft / "card.json")
         cases = verify(draft, progress.case)
         if not cases or not all(case.ok for case in cases):
             raise VerificationError(cases)
-        card.model_copy(update={"parity": _parity(cases)}).save(draft / "card.json")
+        _with_parity(card, cases).save(draft / "card.json")
         return publish(draft, root, name, version)
+
+
+def _rewrite(model: ir.Model) -> tuple[onnx.ModelProto, onnx.ModelProto | None, str | None]:
+    """The plain graph, the ragged one, and if there is none, why."""
+    ragged = ir.from_proto(ir.to_proto(model))
+    expand_adaptive_pools(model)
+    plain = ir.to_proto(model)
+    try:
+        make_ragged(ragged)
+    except Unsupported as exc:
+        return plain, None, str(exc)
+    return plain, ir.to_proto(ragged), None
 
 
 def _capture(name: str, weights: Path | None, modules: Sequence[str], out: Path) -> Path:
@@ -125,7 +146,12 @@ def _foreign(weights: Path) -> Licence:
 
 
 def _card(
-    network: Network, version: int, limits: SizeLimits, licence: Licence, model: onnx.ModelProto
+    network: Network,
+    version: int,
+    limits: SizeLimits,
+    licence: Licence,
+    mixed: Mixed,
+    model: onnx.ModelProto,
 ) -> Card:
     widths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.output}
     labels = network.labels()
@@ -142,6 +168,7 @@ def _card(
         outputs=OUTPUTS,
         embedding_size=widths["embedding"],
         tolerances=TOLERANCES,
+        mixed=mixed,
         exporter={
             "python": platform.python_version(),
             **{p: installed(p) for p in ("anypool", "torch", "onnx", "onnxscript", "onnxruntime")},
@@ -150,10 +177,20 @@ def _card(
     )
 
 
-def _parity(cases: list[Case]) -> Parity:
+def _with_parity(card: Card, cases: list[Case]) -> Card:
+    sizes = [case for case in cases if case.kind == "size"]
+    company = [case for case in cases if case.kind == "company"]
+    mixed = card.mixed.model_copy(
+        update={"parity": _parity(company, "each image alone") if company else None}
+    )
+    parity = _parity(sizes, f"torch {torch.__version__}")
+    return card.model_copy(update={"parity": parity, "mixed": mixed})
+
+
+def _parity(cases: list[Case], reference: str) -> Parity:
     worst = max(cases, key=lambda case: case.error)
     return Parity(
-        reference=f"torch {torch.__version__}",
+        reference=reference,
         provider=worst.provider,
         cases=len(cases),
         worst=worst.error,

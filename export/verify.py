@@ -16,8 +16,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One size of the grid: error is |difference| / max|logit|, and must not exceed tolerance."""
+    """One comparison: error is |difference| / max|logit|, and must not exceed tolerance.
 
+    kind: "size" against torch, "company" for images of one run against alone
+    """
+
+    kind: str
     size: str
     error: float
     tolerance: float
@@ -49,8 +53,8 @@ def verify(artifact: Path, on_case: Callable[[Case], None]) -> list[Case]:
         errors = stderr.read()
     if process.returncode < 0 or (process.returncode and all(case.ok for case in cases)):
         how = _how_it_ended(process.returncode)
-        problem = f"{how} after {len(cases)} sizes. {errors.strip()[-500:]}"
-        cases.append(Case("the next size", 0.0, 0.0, "", problem))
+        problem = f"{how} after {len(cases)} comparisons. {errors.strip()[-500:]}"
+        cases.append(Case("size", "the next one", 0.0, 0.0, "", problem))
         on_case(cases[-1])
     return cases
 

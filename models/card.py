@@ -82,6 +82,19 @@ class Parity(Part):
     worst_case: str
 
 
+class Mixed(Part):
+    """Whether images of different sizes may share a run, and what proved it.
+
+    tolerances: allowed |difference| / max|logit of that image|, in company against alone, by
+    execution provider; they also hold for images of one size in one run
+    """
+
+    supported: bool
+    reason: str | None = Field(default=None, description="why not, where it is not")
+    tolerances: dict[str, float]
+    parity: Parity | None = None
+
+
 class Licence(Part):
     """Terms of the weights. `notice` must travel with them."""
 
@@ -106,6 +119,7 @@ class Card(Part):
         description="allowed |difference| / max|logit| by execution provider"
     )
     parity: Parity | None = Field(default=None, description="absent only while being verified")
+    mixed: Mixed
     exporter: dict[str, str] = Field(description="versions of what made the artifact")
     licence: Licence
 

@@ -65,7 +65,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     scheduler = create_scheduler(settings)
     parts = Service(
         settings=settings,
-        store=Store(settings.artifacts, settings.provider, settings.model),
+        store=Store(
+            settings.artifacts,
+            settings.provider,
+            settings.model,
+            mixed=settings.batching == "mixed",
+        ),
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=Metrics(scheduler),

@@ -1,7 +1,8 @@
 """What runs next. No clock, no asyncio, no I/O: time comes in as an argument.
 
 Nothing waits for company: whenever a worker is free and jobs wait, some leave. The oldest job goes
-first; those of its group go with it, as long as their pixels together fit one run.
+first; those of its group go with it, as long as all fit one canvas that is not too large. (A group
+is images of one size, or all images of one engine that can mix sizes.)
 """
 
 from collections.abc import Hashable
@@ -14,14 +15,19 @@ class Job:
 
     key: tells this job from all others
     group: jobs of one group may run together; None runs alone
-    pixels: what it costs, roughly
+    height, width: of the image, in pixels
     deadline: begin before this time, or not at all
     """
 
     key: int
     group: Hashable
-    pixels: int
+    height: int
+    width: int
     deadline: float
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
 
 
 class Queue:
@@ -59,15 +65,19 @@ class Queue:
         if not self._jobs:
             return []
         first = next(iter(self._jobs.values()))
-        batch, pixels = [first], first.pixels
-        if first.group is not None:
-            for job in self._jobs.values():
-                if job.group != first.group or job is first:
-                    continue
-                if pixels + job.pixels > self._max_batch_pixels:
-                    break
-                batch.append(job)
-                pixels += job.pixels
+        batch = [first] if first.group is None else self._fill(first)
         for job in batch:
             del self._jobs[job.key]
+        return batch
+
+    def _fill(self, first: Job) -> list[Job]:
+        """`first` and all of its group that fit a canvas with it, oldest first."""
+        batch, height, width = [first], first.height, first.width
+        for job in self._jobs.values():
+            if job.group != first.group or job is first:
+                continue
+            taller, wider = max(height, job.height), max(width, job.width)
+            if taller * wider * (len(batch) + 1) <= self._max_batch_pixels:
+                batch.append(job)
+                height, width = taller, wider
         return batch

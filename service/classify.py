@@ -148,7 +148,7 @@ class Classifier:
         try:
             decoded = await self._scheduler.decode(
                 lambda: decode(picture.data, header, used, preprocessing),
-                header.size.pixels,
+                header.size,
                 deadline,
             )
             scored = await self._scheduler.infer(engine, decoded.value, deadline)

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     chosen = next((word for word in arguments if word in COMMANDS), None)
     for name, (line, module) in COMMANDS.items():
-        subparser = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
+        subparser = commands.add_parser(
+            name, help=line, description=f"{line[0].upper()}{line[1:]}."
+        )
         if name == chosen:  # the others stay unimported: export needs torch, serve must not
             command = _load(module, parser)
             command.add_arguments(subparser)

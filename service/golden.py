@@ -1,16 +1,20 @@
-"""Check an artifact against the answers that torch gave when it was exported."""
+"""Check an artifact: against what torch answered at export, and each image against itself alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, EngineError
+from service.engine import Engine, EngineError, Scores, on_canvas
+from service.images import Pixels
 
 _COMPARED = ("logits", "probabilities", "embedding")
+_MIXED_ROUNDS, _TOGETHER = 2, 4
+_LARGEST_CANVAS = 400_000  # pixels of one image: keeps the check of mixed batches short
 
 
 class GoldenError(Exception):
@@ -19,8 +23,12 @@ class GoldenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One size: error is the largest |difference| / max|reference|, to be at most tolerance."""
+    """One comparison: error is the largest |difference| / max|reference|, at most tolerance.
 
+    kind: "size" for a size against torch, "company" for images in a batch against alone
+    """
+
+    kind: str
     size: str
     error: float
     tolerance: float
@@ -29,43 +37,107 @@ class Case:
 
 
 def check(engine: Engine, folder: Path) -> Iterator[Case]:
-    """Run every case of golden.npz and compare; lazily, one Case a step. Raises GoldenError.
-
-    logits and embedding are compared relative to the largest reference of the case; probabilities
-    relative to the largest logit, since exp turns absolute errors of logits into relative ones.
-    """
+    """Run everything that golden.npz allows; lazily, one Case a step. Raises GoldenError."""
     tolerance = engine.card.tolerances.get(engine.provider)
-    if tolerance is None:
+    in_company = engine.card.mixed.tolerances.get(engine.provider)
+    if tolerance is None or in_company is None:
         raise GoldenError(f"the card has no tolerance for {engine.provider}")
     try:
         arrays = dict(np.load(folder / "golden.npz", allow_pickle=False))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, EOFError, BadZipFile) as exc:
         raise GoldenError(f"{folder / 'golden.npz'} cannot be read: {exc}") from exc
-    for name in sorted(key for key in arrays if key.startswith("pixels_")):
-        yield _compare(engine, arrays, name.removeprefix("pixels_"), tolerance)
+    numbers = sorted(key.removeprefix("pixels_") for key in arrays if key.startswith("pixels_"))
+    if not numbers or any(f"logits_{number}" not in arrays for number in numbers):
+        raise GoldenError(f"{folder / 'golden.npz'} lacks images, or the logits of some")
+    for number in numbers:
+        yield _against_torch(engine, arrays, number, tolerance)
+    batches = [arrays[f"pixels_{number}"] for number in numbers]
+    for batch in batches:
+        if len(batch) > 1:
+            yield _against_alone(engine, list(batch), batch, None, in_company)
+    if engine.mixes:
+        pictures = [picture for batch in batches for picture in batch]
+        yield from _mixed(engine, pictures, in_company)
 
 
-def _compare(engine: Engine, arrays: dict[str, NDArray[Any]], case: str, tolerance: float) -> Case:
-    pixels = arrays[f"pixels_{case}"]
+def _against_torch(
+    engine: Engine, arrays: dict[str, NDArray[Any]], number: str, tolerance: float
+) -> Case:
+    """logits and embedding relative to the largest reference; probabilities, since exp turns
+    absolute errors of logits into relative ones, relative to the largest logit."""
+    pixels = arrays[f"pixels_{number}"]
     size = "×".join(str(side) for side in pixels.shape[:3])
     try:
-        scores = engine.run(pixels)
+        scores = engine.run(list(pixels))
     except EngineError as exc:
-        return Case(size, float("inf"), tolerance, engine.provider, str(exc))
+        return Case("size", size, float("inf"), tolerance, engine.provider, str(exc))
     error, problem = 0.0, None
     for name in _COMPARED:
-        got, want = getattr(scores, name), arrays.get(f"{name}_{case}")
+        got, want = getattr(scores, name), arrays.get(f"{name}_{number}")
         if got is None or want is None:
             continue
-        if got.shape != want.shape:
-            return Case(size, float("inf"), tolerance, engine.provider,
-                        f"{name} has shape {got.shape}, not {want.shape}")  # fmt: skip
-        scale = np.abs(arrays[f"logits_{case}"] if name == "probabilities" else want).max()
-        difference = float(np.abs(got - want).max())
-        relative = difference / float(scale) if scale else difference
-        if not np.isfinite(relative):
-            relative = float("inf")
+        scale = arrays[f"logits_{number}"] if name == "probabilities" else want
+        relative = _relative(got, want, scale)
         if relative > tolerance:
             problem = f"{name} differs by {relative:.2e}"
         error = max(error, relative)
-    return Case(size, error, tolerance, engine.provider, problem)
+    return Case("size", size, error, tolerance, engine.provider, problem)
+
+
+def _mixed(engine: Engine, pictures: list[Pixels], tolerance: float) -> Iterator[Case]:
+    """Mixed batches in several shuffles, on canvases larger than needed and full of rubbish."""
+    rng = np.random.default_rng(0)
+    small = [p for p in pictures if p.shape[0] * p.shape[1] <= _LARGEST_CANVAS]
+    for round_ in range(_MIXED_ROUNDS):
+        order = [small[index] for index in rng.permutation(len(small))]
+        for first in range(0, len(order), _TOGETHER):
+            some = order[first : first + _TOGETHER]
+            feed = on_canvas(some)
+            n, height, width, channels = feed["pixels"].shape
+            step = engine.card.limits.multiple * round_
+            shape = (n, height + 5 * step, width + 11 * step, channels)
+            if shape[1] * shape[2] > _LARGEST_CANVAS:
+                continue
+            canvas = np.full(shape, 255, np.uint8)
+            if round_ % 2 == 0:
+                canvas = rng.integers(0, 256, shape, dtype=np.uint8)
+            for place, picture in zip(canvas, some, strict=True):
+                place[: picture.shape[0], : picture.shape[1]] = picture
+            yield _against_alone(engine, list(some), canvas, feed["sizes"], tolerance)
+
+
+def _against_alone(
+    engine: Engine,
+    pictures: list[Pixels],
+    canvas: NDArray[np.uint8],
+    sizes: NDArray[np.int64] | None,
+    tolerance: float,
+) -> Case:
+    """Each image of a batch against the same image alone on the plain graph."""
+    what = ", ".join(f"{p.shape[0]}×{p.shape[1]}" for p in pictures)
+    size = f"{what} on {canvas.shape[1]}×{canvas.shape[2]}"
+    try:
+        together = engine.run(pictures) if sizes is None else engine.run_canvas(canvas, sizes)
+        worst = max(
+            _distance(together.row(index), engine.run([picture]))
+            for index, picture in enumerate(pictures)
+        )
+    except EngineError as exc:
+        return Case("company", size, float("inf"), tolerance, engine.provider, str(exc))
+    problem = f"in company differs by {worst:.2e} from alone" if worst > tolerance else None
+    return Case("company", size, worst, tolerance, engine.provider, problem)
+
+
+def _distance(got: Scores, want: Scores) -> float:
+    distances = [_relative(got.logits, want.logits, want.logits)]
+    if got.embedding is not None and want.embedding is not None:
+        distances.append(_relative(got.embedding, want.embedding, want.embedding))
+    return max(distances)
+
+
+def _relative(got: NDArray[Any], want: NDArray[Any], scale: NDArray[Any]) -> float:
+    if got.shape != want.shape:
+        return float("inf")
+    largest, difference = float(np.abs(scale).max()), float(np.abs(got - want).max())
+    relative = difference / largest if largest else difference
+    return relative if np.isfinite(relative) else float("inf")

@@ -1,10 +1,12 @@
 """Counters for Prometheus, in a registry of their own."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.classify import Outcome
 from service.engine import Engine
-from service.scheduler import Scheduler
+from service.scheduler import KINDS, Scheduler
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -33,6 +35,14 @@ class Metrics:
             ["model", "version", "provider"],
             registry=self.registry,
         )
+        runs = Gauge(
+            "anypool_runs",
+            "Runs of the network: one image alone, several of equal size, or of mixed sizes",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in KINDS:
+            runs.labels(kind).set_function(partial(scheduler.runs.__getitem__, kind))
         pixels = Gauge(
             "anypool_admitted_pixels",
             "Network pixels admitted and not answered yet",

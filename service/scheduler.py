@@ -8,20 +8,18 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Generic, Protocol, TypeVar, cast
 
 from service.batching import Job, Queue
 from service.engine import EngineError, Scores
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
 from service.images import Pixels
+from service.resize import Size
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +27,20 @@ _FIRST_GUESS = 0.3e-6  # seconds a pixel, until something was measured: Efficien
 _MEMORY = 0.1  # weight of the newest measurement in the running mean
 
 
+KINDS = ("alone", "equal", "mixed")
+
 T = TypeVar("T")
 
 
 class Runs(Protocol):
     """What the scheduler needs of an engine."""
 
-    def run(self, pixels: NDArray[np.uint8]) -> Scores:
-        """Scores (n, k) of images of one size, uint8 (n, h, w, c); raises EngineError."""
+    @property
+    def mixes(self) -> bool:
+        """Whether images of different sizes may share a run."""
+
+    def run(self, pictures: Sequence[Pixels]) -> Scores:
+        """Scores (n, k) of n images, each uint8 (h, w, c); raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Scheduler:
         self._keys = count()
         self._seconds_per_pixel = _FIRST_GUESS
         self._admitted = 0
+        self.runs = dict.fromkeys(KINDS, 0)  # of the network, by who shared them
 
     @property
     def admitted_pixels(self) -> int:
@@ -106,19 +111,21 @@ class Scheduler:
         finally:
             self._admitted -= pixels
 
-    async def decode(self, work: Callable[[], T], pixels: int, deadline: float) -> Timed[T]:
-        """Run `work` on a worker; raises what it raises, and DeadlineExceeded."""
-        return await self._submit(work, None, pixels, deadline)  # type: ignore[return-value]
+    async def decode(self, work: Callable[[], T], size: Size, deadline: float) -> Timed[T]:
+        """Run `work`, on an image of that size; raises what it raises, and DeadlineExceeded."""
+        done = await self._submit(work, None, (size.height, size.width), deadline)
+        return cast("Timed[T]", done)
 
     async def infer(self, engine: Runs, pixels: Pixels, deadline: float) -> Timed[Scores]:
-        """Scores (1, k) of one image (h, w, c), run alone or beside others of its size.
+        """Scores (1, k) of one image (h, w, c), run alone or in company.
 
         Raises InferenceFailed, DeadlineExceeded.
         """
-        group = (engine, pixels.shape)
-        size = pixels.shape[0] * pixels.shape[1]
+        height, width, _ = pixels.shape
+        group = (id(engine),) if engine.mixes else (id(engine), height, width)
         work = _Inference(engine, pixels)
-        return await self._submit(work, group, size, deadline)  # type: ignore[return-value]
+        done = await self._submit(work, group, (height, width), deadline)
+        return cast("Timed[Scores]", done)
 
     def close(self) -> None:
         """Let the workers go; does not wait for what they are doing."""
@@ -127,12 +134,12 @@ class Scheduler:
     async def _submit(
         self,
         work: "Callable[[], object] | _Inference",
-        group: object,
-        pixels: int,
+        group: Hashable,
+        size: tuple[int, int],
         deadline: float,
     ) -> Timed[object]:
         loop = asyncio.get_running_loop()
-        job = Job(next(self._keys), group, pixels, deadline)
+        job = Job(next(self._keys), group, *size, deadline)
         waiting = _Waiting(loop.create_future(), time.monotonic(), work)
         self._waiting[job.key] = waiting
         self._queue.add(job)
@@ -169,6 +176,7 @@ class Scheduler:
             self._dispatch()
         ran = time.monotonic() - begun
         if isinstance(members[0].work, _Inference):
+            self.runs[_kind(jobs)] += 1
             pace = ran / sum(job.pixels for job in jobs)
             self._seconds_per_pixel += _MEMORY * (pace - self._seconds_per_pixel)
         for member, result in zip(members, results, strict=True):
@@ -177,6 +185,12 @@ class Scheduler:
             elif not member.future.done():
                 timed = Timed(result, begun - member.since, ran, len(members))
                 member.future.set_result(timed)
+
+
+def _kind(jobs: list[Job]) -> str:
+    if len(jobs) == 1:
+        return "alone"
+    return "equal" if len({(job.height, job.width) for job in jobs}) == 1 else "mixed"
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
@@ -197,9 +211,9 @@ def _work(members: list[_Waiting]) -> list[object]:
 
 
 def _infer(engine: Runs, pictures: list[Pixels]) -> list[object]:
-    """Run pictures of one size together; if that fails, each alone, so that one harms no other."""
+    """Run pictures together; if that fails, each alone, so that one harms no other."""
     try:
-        scores = engine.run(np.stack(pictures))
+        scores = engine.run(pictures)
         return [scores.row(index) for index in range(len(pictures))]
     except (EngineError, MemoryError) as exc:
         if len(pictures) > 1:

@@ -43,8 +43,10 @@ class Settings(BaseSettings):
         ge=1,
         description="threads for decoding and inference (default: cores granted by the cgroup)",
     )
-    batching: Literal["equal"] = Field(
-        "equal", description="which images share a run: equal, those of the same size"
+    batching: Literal["equal", "mixed"] = Field(
+        "equal",
+        description="which images share a run: equal, those of one size; mixed, any (exact too, "
+        "but on a CPU padding often costs more than company gains)",
     )
     max_body_mb: float = Field(64, gt=0, description="largest request body, in 10^6 bytes")
     max_images: int = Field(64, ge=1, description="images in one request")

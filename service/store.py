@@ -14,10 +14,13 @@ logger = logging.getLogger(__name__)
 class Store:
     """Loaded engines. Nothing is loaded before `load`."""
 
-    def __init__(self, root: Path, provider: Provider, default: str | None) -> None:
+    def __init__(
+        self, root: Path, provider: Provider, default: str | None, *, mixed: bool = False
+    ) -> None:
         self._root = root
         self._provider = provider
         self._wanted = default
+        self._mixed = mixed
         self._default: str | None = None
         self._engines: dict[str, dict[int, Engine]] = {}
 
@@ -27,7 +30,7 @@ class Store:
         default = default_model(sorted(found), self._wanted, self._root)
         for name, versions in found.items():
             for version, folder in versions.items():
-                engine = Engine(folder, self._provider)
+                engine = Engine(folder, self._provider, mixed=self._mixed)
                 engine.warm_up()
                 self._engines.setdefault(name, {})[version] = engine
                 logger.info("loaded %s version %d on %s", name, version, engine.provider)

@@ -14,7 +14,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_listed(name: str) -> None:
-    row = next((r for r in README.splitlines() if r.startswith(f"| `{PREFIX}{name.upper()}`")), None)
+    row = next(
+        (r for r in README.splitlines() if r.startswith(f"| `{PREFIX}{name.upper()}`")), None
+    )
     assert row is not None, f"the README does not list {name}"
     field = Settings.model_fields[name]
     if isinstance(field.default, int | float | str):

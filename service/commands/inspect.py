@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from models.card import Card, CardError
+from models.card import Card, CardError, Mixed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,17 @@ def _summary(card: Card) -> str:
         "parity": "not verified" if parity is None else
         f"{parity.worst:.1e} at {parity.worst_case}, the worst of {parity.cases} sizes, "
         f"{parity.provider} against {parity.reference}",
+        "mixed": _mixed(card.mixed),
         "made by": ", ".join(f"{name} {version}" for name, version in card.exporter.items()),
         "licence": f"{card.licence.name}. {card.licence.notice}",
     }  # fmt: skip
     return "\n".join(f"{name:9} {value}" for name, value in rows.items())
+
+
+def _mixed(mixed: Mixed) -> str:
+    if not mixed.supported:
+        return f"equal sizes only: {mixed.reason}"
+    if mixed.parity is None:
+        return "not verified"
+    worst = f"{mixed.parity.worst:.1e} at {mixed.parity.worst_case}"
+    return f"any sizes in one run; {worst}, the worst of {mixed.parity.cases} batches"

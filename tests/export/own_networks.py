@@ -1,4 +1,5 @@
-"""Networks for `--import`: some that cannot become artifacts, and one that comes out wrong.
+"""Networks for `--import`: some that cannot become artifacts, one that comes out wrong, and
+one that cannot run images of different sizes together.
 
 Only `anypool export` imports this, in its own process: importing it registers them.
 """
@@ -53,4 +54,5 @@ add("sized_by_input", lambda x: F.adaptive_avg_pool2d(x, (x.shape[2] // 2 + 1, 3
 add("one_size_only", lambda x: x + torch.zeros(64, 64))
 add("wrong_labels", lambda x: x, classes=3)
 add("crash", crash)
+add("resized", lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"))
 add("ceil_division", ceil_division)

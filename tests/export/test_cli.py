@@ -94,7 +94,7 @@ def test_a_graph_that_is_wrong_at_some_sizes_is_not_written_and_they_are_named(
     assert done.returncode == 1
     assert done.stdout == ""
     head, table = done.stderr.split("not written: ")[1].split("\n", 1)
-    assert head.endswith("sizes failed")
+    assert head.endswith("comparisons failed")
     named = {line.split()[0] for line in table.splitlines()[1:] if line}
     assert {"2×37×53", "3×61×61", "1×131×97"} <= named  # odd sides: the division matters
     assert not {"1×64×64", "2×128×128", "1×224×224"} & named

@@ -12,11 +12,12 @@ from onnx import numpy_helper
 
 from export.capture import grid
 from export.errors import ExportError, VersionExistsError
-from export.pipeline import TOLERANCES, Progress, export
+from export.pipeline import IN_COMPANY, TOLERANCES, Progress, export
 from export.verify import verify
 from models import registry
 from models.card import Card
 from models.registry import UnknownNetworkError
+from service.engine import Engine
 from tests.conftest import anypool
 from tests.export.conftest import Exported
 
@@ -32,7 +33,7 @@ def broken(exported: Exported, tmp_path: Path) -> Path:
 def test_an_artifact_is_a_graph_a_card_and_the_golden_answers(exported: Exported) -> None:
     assert exported.folder == exported.root / "seed_cnn" / "1"
     files = {file.name for file in exported.folder.iterdir()}
-    assert files == {"model.onnx", "card.json", "golden.npz"}
+    assert files == {"model.onnx", "ragged.onnx", "card.json", "golden.npz"}
 
 
 def test_an_export_leaves_nothing_else_behind(exported: Exported) -> None:
@@ -48,17 +49,25 @@ def test_the_card_tells_what_was_verified(exported: Exported) -> None:
     assert (card.limits.min_height, card.limits.min_width, card.limits.multiple) == (1, 1, 1)
     assert {"anypool", "torch", "onnx", "onnxruntime", "python"} <= set(card.exporter)
     assert card.parity is not None
-    assert card.parity.cases == len(exported.cases) == len(grid(card.limits))
-    assert card.parity.worst == max(case.error for case in exported.cases)
+    sizes = [case for case in exported.cases if case.kind == "size"]
+    assert card.parity.cases == len(sizes) == len(grid(card.limits))
+    assert card.parity.worst == max(case.error for case in sizes)
     assert card.parity.worst <= TOLERANCES[card.parity.provider]
-    assert card.parity.worst_case in {case.size for case in exported.cases}
+    assert card.parity.worst_case in {case.size for case in sizes}
+    assert (card.mixed.supported, card.mixed.reason) == (True, None)
+    assert card.mixed.parity is not None
+    assert card.mixed.parity.cases == len(exported.cases) - len(sizes)
+    assert card.mixed.parity.worst <= IN_COMPANY[card.mixed.parity.provider]
 
 
 def test_progress_is_told_each_step_and_each_size(exported: Exported) -> None:
     words = [step.partition(":")[0] for step in exported.steps]
-    assert words == ["capture", "lower", "check", "verify"]
+    assert words == ["capture", "lower", "rewrite", "check", "verify"]
     limits = Card.load(exported.folder / "card.json").limits
-    assert [case.size for case in exported.cases] == [f"{n}×{h}×{w}" for n, h, w in grid(limits)]
+    sizes = [case.size for case in exported.cases if case.kind == "size"]
+    assert sizes == [f"{n}×{h}×{w}" for n, h, w in grid(limits)]
+    mixed = [case.size for case in exported.cases if case.kind == "company"]
+    assert any(len(set(size.split(" on ")[0].split(", "))) > 2 for size in mixed)
 
 
 def test_the_graph_is_plain_onnx_with_free_batch_height_and_width(exported: Exported) -> None:
@@ -75,7 +84,7 @@ def test_the_graph_is_plain_onnx_with_free_batch_height_and_width(exported: Expo
 def test_the_command_verify_accepts_the_artifact(exported: Exported) -> None:
     done = anypool("verify", exported.folder)
     assert done.returncode == 0, done.stderr
-    assert f"{len(exported.cases)} of {len(exported.cases)} sizes agree" in done.stdout
+    assert f"{len(exported.cases)} of {len(exported.cases)} comparisons agree" in done.stdout
 
 
 def weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -105,6 +114,33 @@ def test_a_changed_golden_answer_is_noticed_at_its_size(broken: Path) -> None:
     assert "×".join(str(n) for n in arrays["pixels_005"].shape[:3]) in line
     (case,) = [case for case in verify(broken, lambda _: None) if not case.ok]
     assert case.error > case.tolerance
+
+
+def test_a_ragged_graph_without_its_masks_is_noticed(broken: Path) -> None:
+    model = onnx.load(broken / "model.onnx")
+    sizes = onnx.helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, ["batch", 2])
+    model.graph.input.append(sizes)
+    onnx.save(model, broken / "ragged.onnx")
+    done = anypool("verify", broken)
+    assert done.returncode == 1
+    assert "in company differs by" in done.stdout
+
+
+def test_a_network_that_cannot_mix_sizes_is_written_without_the_ragged_graph(
+    tmp_path: Path,
+) -> None:
+    done = anypool(
+        "export", "resized", "--import", "tests.export.own_networks", "--out", tmp_path / "store"
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "store" / "resized" / "1"
+    assert not (folder / "ragged.onnx").exists()
+    card = Card.load(folder / "card.json")
+    assert card.mixed.supported is False
+    assert card.mixed.reason is not None
+    assert card.mixed.reason.startswith("Resize (")
+    assert "run apart: Resize (" in anypool("verify", folder).stdout
+    assert Engine(folder, "cpu", mixed=True).mixes is False
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])

@@ -10,7 +10,7 @@ from onnx import parser
 
 from export.verify import Case, verify
 from models import labels
-from models.card import Card, Licence, Preprocessing, SizeLimits
+from models.card import Card, Licence, Mixed, Preprocessing, SizeLimits
 
 # Of a map one pixel high, this pooling makes height 0: the blocked kernels of ONNX Runtime's CPU
 # provider (x86-64, channels a multiple of 16) divide by it, and the whole process dies of SIGFPE.
@@ -55,6 +55,7 @@ def artifact(
         pooling="global average",
         outputs=("logits", "probabilities"),
         tolerances={"CPUExecutionProvider": 2e-5, "CUDAExecutionProvider": 1e-4},
+        mixed=Mixed(supported=False, tolerances={"CPUExecutionProvider": 1e-5}),
         exporter={},
         licence=Licence(name="none", notice=""),
     ).save(folder / "card.json")
@@ -95,7 +96,7 @@ def test_a_process_killed_by_a_signal_is_a_case_that_names_it(answer: int, tmp_p
     sizes = (9, 9, answer), (1, 9, 9), (7, 7, 9)
     cases = verify(artifact(tmp_path / "a", network(DEADLY), (1, 1), *sizes), lambda _: None)
     assert [case.ok for case in cases] == [answer == 9, False]
-    assert "killed by SIGFPE after 1 sizes" in str(cases[1].problem)
+    assert "killed by SIGFPE after 1 comparisons" in str(cases[1].problem)
 
 
 def test_a_right_card_keeps_a_deadly_size_from_onnx_runtime(tmp_path: Path) -> None:
@@ -121,5 +122,5 @@ def test_an_artifact_that_cannot_be_checked_is_a_problem(tmp_path: Path) -> None
     folder = artifact(tmp_path / "a", network("m = Identity (x)"), (1, 1), (9, 9, 1))
     (folder / "model.onnx").write_bytes(b"no graph")
     (case,) = verify(folder, lambda _: None)
-    assert "exit code 1 after 0 sizes" in str(case.problem)
+    assert "exit code 1 after 0 comparisons" in str(case.problem)
     assert "model.onnx" in str(case.problem)

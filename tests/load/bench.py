@@ -34,7 +34,7 @@ def bare(engine: Engine, data: bytes) -> None:
     header = read_header(data, SOURCE, allowed_formats())
     resize = Resize(preprocessing.policy, preprocessing.size)
     used = used_size(header.size, resize, engine.card.limits, INFERENCE)
-    engine.run(decode(data, header, used, preprocessing)[None])
+    engine.run([decode(data, header, used, preprocessing)])
 
 
 def over_http(url: str) -> Connect:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from models import labels
-from models.card import Card, CardError, Licence, Parity, Preprocessing, SizeLimits
+from models.card import Card, CardError, Licence, Mixed, Parity, Preprocessing, SizeLimits
 
 RGB: dict[str, Any] = {
     "channels": 3,
@@ -32,6 +32,7 @@ def make_card() -> Card:
         embedding_size=64,
         tolerances={"CPUExecutionProvider": 2e-5},
         parity=Parity(reference="torch", provider="CPU", cases=1, worst=1e-7, worst_case="1×7×9"),
+        mixed=Mixed(supported=False, reason="Resize", tolerances={"CPUExecutionProvider": 1e-5}),
         exporter={"torch": "2.13"},
         licence=Licence(name="none", notice="made up"),
     )

@@ -1,6 +1,7 @@
 """A stand-in for the engine, at the seam the scheduler ships for it."""
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,19 @@ from service.engine import EngineError, Scores
 class FakeEngine:
     """Scores an image by its mean and remembers the batches; a run with `poison` in it fails."""
 
-    def __init__(self, poison: int | None = None) -> None:
+    def __init__(self, poison: int | None = None, *, mixes: bool = False) -> None:
+        self.mixes = mixes
         self.batches: list[int] = []
         self.poison = poison
         self.gate = threading.Event()  # runs wait for it
         self.gate.set()
 
-    def run(self, pixels: NDArray[np.uint8]) -> Scores:
+    def run(self, pictures: Sequence[NDArray[np.uint8]]) -> Scores:
         self.gate.wait(20)
-        self.batches.append(len(pixels))
-        if self.poison is not None and (pixels == self.poison).any():
+        self.batches.append(len(pictures))
+        if any((picture == self.poison).any() for picture in pictures):
             raise EngineError("poisoned")
-        means = pixels.mean((1, 2, 3), dtype=np.float32)[:, None]
+        means = np.array([[picture.mean()] for picture in pictures], np.float32)
         return Scores(means, means, None)
 
 

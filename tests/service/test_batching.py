@@ -9,7 +9,7 @@ from service.batching import Job, Queue
 
 
 def job(key: int, group: Hashable = "a", pixels: int = 10, deadline: float = 100.0) -> Job:
-    return Job(key, group, pixels, deadline)
+    return Job(key, group, 1, pixels, deadline)
 
 
 def keys(jobs: list[Job]) -> list[int]:
@@ -52,6 +52,17 @@ def test_a_job_larger_than_a_batch_runs_alone() -> None:
     assert keys(waiting.next()) == [1]
 
 
+def test_a_batch_is_as_large_as_its_canvas_not_as_its_images() -> None:
+    waiting = queue(
+        Job(1, "a", 2, 5, 100.0),
+        Job(2, "a", 7, 1, 100.0),  # a canvas of 7×5 for two: 70
+        Job(3, "a", 1, 5, 100.0),
+        limit=35,
+    )
+    assert keys(waiting.next()) == [1, 3]
+    assert keys(waiting.next()) == [2]
+
+
 def test_late_jobs_are_taken_out_and_never_run() -> None:
     waiting = queue(job(1, deadline=5.0), job(2, deadline=9.0))
     assert keys(waiting.expire(now=5.0)) == [1]
@@ -88,6 +99,7 @@ def test_every_job_runs_once_or_expires_once(
     assert sorted(keys(expired) + keys(ran)) == list(range(len(added)))
     for batch in batches:
         assert len({each.group for each in batch}) == 1
-        assert len(batch) == 1 or sum(each.pixels for each in batch) <= 50
+        canvas = max(each.height for each in batch) * max(each.width for each in batch)
+        assert len(batch) == 1 or canvas * len(batch) <= 50
         assert batch[0].group is not None or len(batch) == 1
     assert keys([batch[0] for batch in batches]) == sorted(batch[0].key for batch in batches)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
+from service.resize import Size
 from service.scheduler import Scheduler
 from tests.service.fakes import FakeEngine, grey
 
@@ -77,8 +78,8 @@ def test_what_a_decoder_raises_reaches_whoever_waits_and_frees_the_worker() -> N
     async def scenario() -> None:
         scheduler = Scheduler(1, 10_000, 10_000)
         with pytest.raises(ValueError, match="broken"):
-            await scheduler.decode(broken, 10, soon())
-        assert (await scheduler.decode(lambda: "fine", 10, soon())).value == "fine"
+            await scheduler.decode(broken, Size(2, 5), soon())
+        assert (await scheduler.decode(lambda: "fine", Size(2, 5), soon())).value == "fine"
         scheduler.close()
 
     run(scenario())

@@ -55,9 +55,11 @@ def test_an_engine_is_found_by_name_and_version(store: Path) -> None:
 
 def test_sides_below_the_card_never_reach_onnx_runtime(store: Path) -> None:
     engine = Engine(store / "efficientnet_lite0" / "1", "cpu")
-    for shape in ((1, 31, 64, 3), (1, 64, 31, 3), (1, 64, 64, 1), (0, 64, 64, 3)):
+    for shape in ((31, 64, 3), (64, 31, 3), (64, 64, 1)):
         with pytest.raises(EngineError, match="at least 32×32"):
-            engine.run(np.zeros(shape, np.uint8))
+            engine.run([np.zeros(shape, np.uint8)])
+    with pytest.raises(EngineError, match="none"):
+        engine.run([])
 
 
 def test_asking_for_a_gpu_where_there_is_none_fails_clearly(store: Path) -> None:
@@ -68,3 +70,16 @@ def test_asking_for_a_gpu_where_there_is_none_fails_clearly(store: Path) -> None
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="artifact folder"):
         Engine(tmp_path)
+
+
+def test_images_of_different_sizes_need_the_ragged_graph(store: Path) -> None:
+    folder = store / "seed_cnn" / "1"
+    pictures = [np.full((5, 9, 1), 200, np.uint8), np.full((30, 4, 1), 90, np.uint8)]
+    plain, mixing = Engine(folder, "cpu"), Engine(folder, "cpu", mixed=True)
+    assert (plain.mixes, mixing.mixes) == (False, True)
+    with pytest.raises(EngineError, match="different sizes"):
+        plain.run(pictures)
+    together = mixing.run(pictures)
+    for index, picture in enumerate(pictures):
+        alone = mixing.run([picture])
+        np.testing.assert_allclose(together.row(index).logits, alone.logits, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,79 @@
+"""Make a graph whose batch may mix sizes: `ragged.onnx` from the same graph as `model.onnx`.
+
+It gets a second input, `sizes` (n, 2): the valid height and width of each image, which lies at the
+top left of the canvas. Every tensor's valid region is followed through the graph. Since the last
+window of the valid region ends at v + end - 1, an operator sees invalid data only if its END
+padding is above 0 (or in ceil_mode): only there, and where something is reduced over space, the
+region outside is cleared first. An operator that no rule covers makes the pass refuse, and the
+service then batches equal sizes only: it fails closed, never wrong.
+
+The method is ours; DESIGN §6 has the argument, tests/export/rewrite/ragged the proof.
+"""
+
+import onnx_ir as ir
+
+from export.lower import MARKERS
+from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.builder import Builder
+from export.rewrite.ragged import adaptive, elementwise, layout, reduction, window
+from export.rewrite.ragged.errors import Unsupported
+from export.rewrite.ragged.masks import Masks
+from export.rewrite.ragged.region import Level, Region
+
+__all__ = ["RULES", "Unsupported", "make_ragged"]
+
+SIZES = "sizes"
+RULES = {
+    **window.RULES,
+    **reduction.RULES,
+    **elementwise.RULES,
+    **layout.RULES,
+    **adaptive.RULES,
+}
+_NORMALISING = {"Transpose", "Cast", "Add", "Sub", "Mul", "Div"}
+
+
+def make_ragged(model: ir.Model) -> int:
+    """Rewrite `model` in place (markers still in it); returns how many masks were placed.
+
+    Raises Unsupported, naming the node and the reason; the model is then spoilt.
+    """
+    graph = model.graph
+    pixels = graph.inputs[0]
+    sizes = ir.val(SIZES, ir.DataType.INT64, ["batch", 2])
+    nodes = tuple(graph)
+    start = Builder(before=nodes[0])
+    sides = {
+        name: start("Gather", sizes, start.scalar(column), axis=1)  # (n,)
+        for column, name in enumerate(("height", "width"))
+    }
+    masks = Masks(sides)
+    masks.regions[pixels] = Region.of({1: Level("height"), 2: Level("width")})
+    cleared = False
+    for node in nodes:
+        ragged = [x for x in node.inputs if x is not None and x in masks.regions]
+        if not ragged:
+            continue
+        if not cleared and node.op_type not in _NORMALISING:  # bytes of 0 are not 0 any more here
+            _clear(masks, node, ragged)
+            cleared = True
+        rule = RULES.get((node.domain, node.op_type))
+        if rule is None:
+            raise Unsupported(node, "no rule says what it does to images of different sizes")
+        rule(masks, node)
+    for output in graph.outputs:
+        if output in masks.regions:
+            raise Unsupported(None, f"output {output.name} still has the canvas's size")
+    graph.inputs.append(sizes)
+    expand_adaptive_pools(model)
+    model.opset_imports.pop(MARKERS, None)
+    return masks.placed
+
+
+def _clear(masks: Masks, node: ir.Node, ragged: list[ir.Value]) -> None:
+    build = Builder(before=node)
+    for x in ragged:
+        clean = masks.zeroed(build, x)
+        for index, value in enumerate(node.inputs):
+            if value is x:
+                node.replace_input_with(index, clean)

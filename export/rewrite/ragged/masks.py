@@ -1,0 +1,134 @@
+"""Masks over the valid region, made once for each level and used wherever something must go."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from export.rewrite.builder import Builder
+from export.rewrite.ragged.errors import Unsupported
+from export.rewrite.ragged.region import Level, Region, Window
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+class Masks:
+    """The regions found so far, and the graph values that describe them.
+
+    regions: by tensor; a tensor that is not in it has no ragged axis
+    placed: how often a tensor was masked
+    """
+
+    def __init__(self, sides: dict[str, ir.Value]) -> None:
+        self.regions: dict[ir.Value, Region] = {}
+        self.placed = 0
+        self._sources = sides
+        self._derived: dict[tuple[object, ...], Level] = {}
+        self._valid: dict[Level, ir.Value] = {}
+        self._inside: dict[tuple[object, ...], ir.Value] = {}
+        self._filled: dict[tuple[ir.Value, float], ir.Value] = {}
+
+    def derived(
+        self,
+        build: Builder,
+        level: Level,
+        window: Window,
+        rule: Callable[[Builder, ir.Value, Window], ir.Value],
+    ) -> Level:
+        """A level of its own, for operators that follow another rule than Level's."""
+        key = (level, window, rule)
+        if key not in self._derived:
+            side = rule(build, self.valid(build, level), window)  # (n,)
+            name = f"derived {len(self._derived)}"
+            self._sources[name] = side
+            self._derived[key] = Level(name)
+        return self._derived[key]
+
+    def valid(self, build: Builder, level: Level) -> ir.Value:
+        """The valid sides at a level, int64 (n,)."""
+        if level not in self._valid:
+            side = self._sources[level.source]
+            if (level.offset, level.stride) != (-1, 1):
+                side = build("Add", side, build.scalar(level.offset))
+                if level.stride != 1:
+                    side = build("Div", side, build.scalar(level.stride))
+                side = build("Add", side, build.scalar(1))
+            self._valid[level] = side
+        return self._valid[level]
+
+    def extent(self, build: Builder, x: ir.Value, axis: int) -> ir.Value:
+        """How far `x` reaches along an axis, int64: (n,) where it is ragged, (1,) where not."""
+        region = self.regions.get(x)
+        if region is not None and axis in region.axes:
+            return self.valid(build, region.axes[axis])
+        return build("Shape", x, start=axis, end=axis + 1)
+
+    def inside(self, build: Builder, x: ir.Value, axes: tuple[int, ...] | None = None) -> ir.Value:
+        """bool, broadcastable to `x`: True inside the region, along `axes` (default: all)."""
+        region, rank = self.regions[x], _rank(x)
+        levels = [item for item in region.levels if axes is None or item[0] in axes]
+        key = (tuple(levels), rank)
+        if key not in self._inside:
+            parts = [self._along(build, x, axis, level, rank) for axis, level in levels]
+            whole = parts[0]
+            for part in parts[1:]:
+                whole = build("And", whole, part)
+            self._inside[key] = whole
+        return self._inside[key]
+
+    def _along(self, build: Builder, x: ir.Value, axis: int, level: Level, rank: int) -> ir.Value:
+        key = (level, axis, rank)
+        if key not in self._inside:
+            positions = build.positions(x, axis)  # (side,)
+            positions = build.reshaped(positions, [-1] + [1] * (rank - axis - 1))
+            valid = build.reshaped(self.valid(build, level), [-1] + [1] * (rank - 1))
+            self._inside[key] = build("Less", positions, valid)  # (n, 1.., side, 1..)
+        return self._inside[key]
+
+    def weights(self, build: Builder, x: ir.Value) -> ir.Value:
+        """float, broadcastable to `x`: 1 inside the region, 0 outside."""
+        key = ("float", self.regions[x].levels, _rank(x))
+        if key not in self._inside:
+            self._inside[key] = build("Cast", self.inside(build, x), to=ir.DataType.FLOAT)
+        return self._inside[key]
+
+    def zeroed(self, build: Builder, x: ir.Value) -> ir.Value:
+        """`x` with zeros outside its region."""
+        region = self.regions.get(x)
+        if region is None or region.zero:
+            return x
+        key = (x, 0.0)
+        if key not in self._filled:
+            self.placed += 1
+            if region.finite:
+                clean = build("Mul", x, self.weights(build, x))
+            else:  # 0 · NaN is NaN
+                clean = build("Where", self.inside(build, x), x, build.float(0.0))
+            clean.shape, clean.type = x.shape, x.type
+            self._filled[key] = clean
+            self.regions[clean] = Region(region.levels, True, region.nonnegative, True)
+        return self._filled[key]
+
+    def lowered(self, build: Builder, x: ir.Value, axes: tuple[int, ...] | None = None) -> ir.Value:
+        """`x` with something outside its region that no maximum inside can be smaller than."""
+        region = self.regions.get(x)
+        if region is None:
+            return x
+        if region.nonnegative and axes is None:
+            return self.zeroed(build, x)
+        return self.filled(build, x, LOWEST, axes)
+
+    def filled(
+        self, build: Builder, x: ir.Value, value: float, axes: tuple[int, ...] | None = None
+    ) -> ir.Value:
+        """`x` with `value` outside its region along `axes` (default: all)."""
+        self.placed += 1
+        filled = build("Where", self.inside(build, x, axes), x, build.float(value))
+        filled.shape, filled.type = x.shape, x.type
+        return filled
+
+
+def _rank(x: ir.Value) -> int:
+    if x.shape is None:
+        raise Unsupported(x.producer(), "the number of its dimensions is not known")
+    return len(x.shape)

@@ -1,0 +1,195 @@
+"""Convolution, max pooling and average pooling over a canvas of different sizes."""
+
+import math
+
+import onnx_ir as ir
+
+from export.rewrite.builder import Builder
+from export.rewrite.ragged.errors import Unsupported
+from export.rewrite.ragged.masks import Masks
+from export.rewrite.ragged.region import Level, Region, Window
+
+_FIRST = 2  # the first spatial axis: n, c, then space
+
+
+def convolve(masks: Masks, node: ir.Node) -> None:
+    """Conv: whatever its end padding can see must be 0."""
+    x = _map(masks, node)
+    if any(v in masks.regions for v in node.inputs[1:] if v is not None):
+        raise Unsupported(node, "its weights depend on the image")
+    windows = _windows(node)
+    if _sees_outside(masks.regions[x], windows):
+        node.replace_input_with(0, masks.zeroed(Builder(before=node), x))
+    finite = masks.regions[_input(node)].finite
+    levels = _through(masks.regions[x], windows)
+    masks.regions[node.outputs[0]] = Region.of(levels, finite=finite)
+
+
+def max_pool(masks: Masks, node: ir.Node) -> None:
+    """MaxPool: whatever its end padding can see must be lower than everything inside."""
+    x = _map(masks, node)
+    if len(node.outputs) > 1:
+        raise Unsupported(node, "it also returns indices")
+    region, windows = masks.regions[x], _windows(node)
+    build = Builder(before=node)
+    ceil = _flag(node, "ceil_mode")
+    if ceil or _sees_outside(region, windows):
+        node.replace_input_with(0, masks.lowered(build, x))
+        finite = region.nonnegative
+    else:
+        finite = region.finite
+    levels = _through_ceil(masks, build, x, windows) if ceil else _through(region, windows)
+    masks.regions[node.outputs[0]] = Region.of(
+        levels, nonnegative=region.nonnegative, finite=finite
+    )
+
+
+def average_pool(masks: Masks, node: ir.Node) -> None:
+    """AveragePool: zeros outside, and divided by the pixels of the image, not of the canvas."""
+    x = _map(masks, node)
+    region, windows = masks.regions[x], _windows(node)
+    ceil, include = _flag(node, "ceil_mode"), _flag(node, "count_include_pad")
+    build = Builder(before=node)
+    if ceil or (not include and _sees_outside(region, windows)):
+        _counted_average(masks, build, node, x, windows, ceil=ceil, include=include)
+        return
+    if _sees_outside(region, windows):
+        node.replace_input_with(0, masks.zeroed(build, x))
+    finite = masks.regions[_input(node)].finite
+    masks.regions[node.outputs[0]] = Region.of(
+        _through(region, windows), nonnegative=region.nonnegative, finite=finite
+    )
+
+
+def _counted_average(
+    masks: Masks,
+    build: Builder,
+    node: ir.Node,
+    x: ir.Value,
+    windows: dict[int, Window],
+    *,
+    ceil: bool,
+    include: bool,
+) -> None:
+    """Sum each window over zeros, and divide by how much of it lies in the image.
+
+    As torch counts: with padding up to the padded edge of the image, without only real pixels.
+    """
+    if any(w.dilation != 1 for w in windows.values()):
+        raise Unsupported(node, "average pooling with dilation and padding at the end")
+    region = masks.regions[x]
+    begins = [w.begin for w in windows.values()]
+    ends = [w.end + (w.stride - 1 if ceil else 0) for w in windows.values()]
+    pads = build.ints([0, 0, *begins, 0, 0, *ends])
+    padded = build("Pad", masks.zeroed(build, x), pads)
+    y = build(
+        "AveragePool",
+        padded,
+        kernel_shape=[w.kernel for w in windows.values()],
+        strides=[w.stride for w in windows.values()],
+    )
+    if ceil:  # one window more than torch has, if the last would start in the padding
+        sides = [
+            _ceil_side(build, build("Shape", x, start=axis, end=axis + 1), w)
+            for axis, w in windows.items()
+        ]
+        stops = build("Concat", *sides, axis=0)
+        axes = list(windows)
+        y = build("Slice", y, build.ints([0] * len(axes)), stops, build.ints(axes))
+    y = build("Mul", y, build.float(math.prod(w.kernel for w in windows.values())))
+    rank = _FIRST + len(windows)
+    for axis, w in windows.items():
+        start = build.positions(y, axis)  # (out,)
+        start = build("Sub", build("Mul", start, build.scalar(w.stride)), build.scalar(w.begin))
+        start = build.reshaped(start, [-1] + [1] * (rank - axis - 1))
+        side = build.reshaped(masks.extent(build, x, axis), [-1] + [1] * (rank - 1))
+        stop = build("Add", start, build.scalar(w.kernel))
+        edge = build("Add", side, build.scalar(w.end)) if include else side
+        first = start if include else build("Max", start, build.scalar(0))
+        count = build("Sub", build("Min", stop, edge), first)
+        count = build("Cast", build("Max", count, build.scalar(1)), to=ir.DataType.FLOAT)
+        y = build("Div", y, count)
+    levels = _through_ceil(masks, build, x, windows) if ceil else _through(region, windows)
+    build.replace(node, y)
+    masks.regions[y] = Region.of(levels, nonnegative=region.nonnegative)
+
+
+def _through(region: Region, windows: dict[int, Window]) -> dict[int, Level]:
+    return {axis: level.through(windows[axis]) for axis, level in region.levels}
+
+
+def _through_ceil(
+    masks: Masks, build: Builder, x: ir.Value, windows: dict[int, Window]
+) -> dict[int, Level]:
+    return {
+        axis: masks.derived(build, level, windows[axis], _ceil_side)
+        for axis, level in masks.regions[x].levels
+    }
+
+
+def _ceil_side(build: Builder, side: ir.Value, w: Window) -> ir.Value:
+    """Windows along a side, in ceil_mode: none may start in the padding at the end."""
+    reach = w.begin + w.end - w.dilation * (w.kernel - 1) - 1
+    rounded_up = build(
+        "Div", build("Add", side, build.scalar(reach + w.stride - 1)), build.scalar(w.stride)
+    )
+    starts = build(
+        "Div", build("Add", side, build.scalar(w.begin + w.stride - 1)), build.scalar(w.stride)
+    )
+    return build("Min", build("Add", rounded_up, build.scalar(1)), starts)
+
+
+def _sees_outside(region: Region, windows: dict[int, Window]) -> bool:
+    return any(windows[axis].end > 0 for axis, _ in region.levels)
+
+
+def _input(node: ir.Node) -> ir.Value:
+    x = node.inputs[0]
+    assert x is not None
+    return x
+
+
+def _map(masks: Masks, node: ir.Node) -> ir.Value:
+    x = _input(node)
+    region = masks.regions.get(x)
+    if region is None:
+        raise Unsupported(node, "its weights depend on the image")
+    if any(axis < _FIRST for axis in region.axes):
+        raise Unsupported(node, "images vary along its batch or channel axis")
+    return x
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    return name in node.attributes and bool(node.attributes[name].as_int())
+
+
+def _windows(node: ir.Node) -> dict[int, Window]:
+    """What the node does along each spatial axis."""
+    auto = node.attributes.get("auto_pad")
+    if auto is not None and auto.as_string() not in ("NOTSET", "VALID", ""):
+        raise Unsupported(node, f"auto_pad {auto.as_string()} depends on the canvas's size")
+    kernel = _kernel(node)
+    count = len(kernel)
+
+    def ints(name: str, default: int, length: int = count) -> list[int]:
+        attribute = node.attributes.get(name)
+        return [default] * length if attribute is None else list(attribute.as_ints())
+
+    strides, dilations = ints("strides", 1), ints("dilations", 1)
+    pads = ints("pads", 0, 2 * count)
+    return {
+        _FIRST + i: Window(kernel[i], strides[i], dilations[i], pads[i], pads[count + i])
+        for i in range(count)
+    }
+
+
+def _kernel(node: ir.Node) -> list[int]:
+    if "kernel_shape" in node.attributes:
+        return list(node.attributes["kernel_shape"].as_ints())
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None:
+        raise Unsupported(node, "its kernel's size is not known")
+    return [int(side) for side in weight.shape[2:] if isinstance(side, int)]
+
+
+RULES = {("", "Conv"): convolve, ("", "MaxPool"): max_pool, ("", "AveragePool"): average_pool}
