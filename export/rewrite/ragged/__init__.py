@@ -17,7 +17,7 @@ from export.rewrite.adaptive import expand_adaptive_pools
 from export.rewrite.builder import Builder
 from export.rewrite.ragged import adaptive, elementwise, layout, reduction, window
 from export.rewrite.ragged.errors import Unsupported
-from export.rewrite.ragged.masks import Masks
+from export.rewrite.ragged.masks import Masks, Side
 from export.rewrite.ragged.region import Level, Region
 
 __all__ = ["RULES", "Unsupported", "make_ragged"]
@@ -44,7 +44,10 @@ def make_ragged(model: ir.Model) -> int:
     nodes = tuple(graph)
     start = Builder(before=nodes[0])
     sides = {
-        name: start("Gather", sizes, start.scalar(column), axis=1)  # (n,)
+        name: Side(
+            valid=start("Gather", sizes, start.scalar(column), axis=1),  # (n,)
+            canvas=start("Shape", pixels, start=1 + column, end=2 + column),  # (1,)
+        )
         for column, name in enumerate(("height", "width"))
     }
     masks = Masks(sides)

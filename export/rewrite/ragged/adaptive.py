@@ -47,7 +47,7 @@ def _average(
     """Average `y`, which is `x` pooled along the other axis or not yet."""
     side = build.reshaped(masks.extent(build, x, axis), [-1, 1, 1, 1])
     dtype = x.dtype or ir.DataType.FLOAT
-    weights = averaging(build, build.positions(x, axis), side, out, dtype)  # (n, 1, o, side)
+    weights = averaging(build, masks.positions(build, x, axis), side, out, dtype)  # (n, 1, o, side)
     if axis == _WIDTH:
         return build("MatMul", y, build("Transpose", weights, perm=[0, 1, 3, 2]))
     return build("MatMul", weights, y)
@@ -58,7 +58,7 @@ def _maximum(
 ) -> ir.Value:
     """Reduce `y` once for each cell, all but the cell's window lowered."""
     side = build.reshaped(masks.extent(build, x, axis), [-1, 1, 1, 1])
-    inside = windows(build, build.positions(x, axis), side, out)  # (n, 1, o, side)
+    inside = windows(build, masks.positions(build, x, axis), side, out)  # (n, 1, o, side)
     lowest = build.float(LOWEST)
     masks.placed += 1
     cells = []

@@ -89,10 +89,7 @@ def _counted_average(
         strides=[w.stride for w in windows.values()],
     )
     if ceil:  # one window more than torch has, if the last would start in the padding
-        sides = [
-            _ceil_side(build, build("Shape", x, start=axis, end=axis + 1), w)
-            for axis, w in windows.items()
-        ]
+        sides = [_ceil_side(build, masks.canvas(build, x, axis), w) for axis, w in windows.items()]
         stops = build("Concat", *sides, axis=0)
         axes = list(windows)
         y = build("Slice", y, build.ints([0] * len(axes)), stops, build.ints(axes))
