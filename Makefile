@@ -1,6 +1,6 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests
-# make bench   requests a second over HTTP beside the same work without it
+# make bench   requests a second beside the same work without HTTP; cost of mixed sizes
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -51,6 +51,7 @@ types: .venv/dev.stamp
 
 bench: .venv/dev.stamp artifacts/$(MODEL)
 	$(BIN)/python -m tests.load.bench
+	$(BIN)/python -m tests.load.ragged
 
 clean:
 	rm -rf .venv artifacts build dist

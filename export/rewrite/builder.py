@@ -52,12 +52,16 @@ class Builder:
         return self("Range", self.scalar(0), side, self.scalar(1))
 
     def replace(self, node: ir.Node, value: ir.Value) -> None:
-        """Let `value` stand wherever the first output of `node` stood, and drop the node."""
+        """Let `value` stand for the output of `node`, and drop the node with its constants."""
         old = node.outputs[0]
         value.shape, value.type = old.shape, old.type
         name = old.name
         ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+        inputs = [x for x in node.inputs if x is not None]
         self.graph.remove(node, safe=True)
+        for x in inputs:
+            if x.is_initializer() and not x.uses() and x.name is not None:
+                self.graph.initializers.pop(x.name, None)
         value.name = name
 
     def _name(self, what: str) -> str:

@@ -82,9 +82,12 @@ def _counted_average(
     ends = [w.end + (w.stride - 1 if ceil else 0) for w in windows.values()]
     pads = build.ints([0, 0, *begins, 0, 0, *ends])
     padded = build("Pad", masks.zeroed(build, x), pads)
+    # Scaled here, since ONNX Runtime would melt Pad and AveragePool into one, and refuse the
+    # paddings that may result.
+    scaled = build("Mul", padded, build.float(math.prod(w.kernel for w in windows.values())))
     y = build(
         "AveragePool",
-        padded,
+        scaled,
         kernel_shape=[w.kernel for w in windows.values()],
         strides=[w.stride for w in windows.values()],
     )
@@ -93,7 +96,6 @@ def _counted_average(
         stops = build("Concat", *sides, axis=0)
         axes = list(windows)
         y = build("Slice", y, build.ints([0] * len(axes)), stops, build.ints(axes))
-    y = build("Mul", y, build.float(math.prod(w.kernel for w in windows.values())))
     rank = _FIRST + len(windows)
     for axis, w in windows.items():
         start = build.positions(y, axis)  # (out,)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from export.rewrite.ragged import Unsupported
 from models import registry
+from models.pool import POOLS
 from models.weights import seeded
 from tests.export.rewrite.ragged.proof import CONTROL, TOLERANCE, Pair, pair, prove
 from tests.export.rewrite.ragged.zoo import BODIES, REFUSED, body
 
-# Rules that no canvas can disturb: their windows never reach beyond the image, and nothing is
-# reduced over space but in the head.
 POISONS = (float("nan"), 1e30, float("-inf"), "random")
 
 
@@ -56,6 +56,19 @@ def test_every_registered_network_keeps_the_promise(
     errors = prove(registered(name), smallest, rounds=rounds, channels=channels)
     assert errors.ragged <= TOLERANCE
     assert errors.control > CONTROL
+
+
+def test_the_canvas_is_cleared_right_after_normalisation() -> None:
+    both = pair(nn.Sequential(nn.Conv2d(3, 4, 3), POOLS["global_max"](), nn.Flatten()))
+    producers = {output: node for node in both.ragged.graph.node for output in node.output}
+    convolution = next(node for node in both.ragged.graph.node if node.op_type == "Conv")
+    assert producers[convolution.input[0]].op_type == "Where"  # though no padding could see it
+
+
+def test_every_pool_is_in_the_proof() -> None:
+    used = {type(module) for name in BODIES for module in body(name).modules()}
+    missing = [name for name, pool in POOLS.items() if pool not in used]
+    assert missing == []
 
 
 def test_every_registered_network_is_in_the_proof() -> None:

@@ -135,6 +135,10 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
     "max pool without padding": lambda: net(nn.MaxPool2d(2, 2)),
     "max pool ceil": lambda: net(nn.MaxPool2d(2, 2, ceil_mode=True)),
     "max pool ceil padded": lambda: net(nn.MaxPool2d(3, 2, 1, ceil_mode=True)),
+    # Here the last window would start in the padding at the end, for some sizes.
+    "max pool ceil 2×2 padded": lambda: net(nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
+    "max pool ceil 1×1": lambda: net(nn.MaxPool2d(1, 2, ceil_mode=True)),
+    "avg pool ceil 2×2 padded": lambda: net(nn.AvgPool2d(2, 2, 1, ceil_mode=True)),
     "max pool rectangular": lambda: net(nn.MaxPool2d((3, 2), (2, 1), (1, 0))),
     "max pool dilated": lambda: net(nn.MaxPool2d(3, 1, 1, dilation=2)),
     "avg pool": lambda: net(nn.AvgPool2d(3, 2, 1)),
