@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from service.api import body as bodies
 from service.api.deps import Service, service
+from service.api.disconnect import unless_gone
 from service.api.errors import problem, response
 from service.api.schemas_v1 import (
     ClassifyAnswer,
@@ -134,7 +135,7 @@ async def _classify(
     body = await bodies.read(
         request, limits.max_body_bytes, limits.body_timeout_s, limits.max_images
     )
-    outcomes = await parts.classifier.classify(engine, body.pictures, options)
+    outcomes = await unless_gone(request, parts.classifier.classify(engine, body.pictures, options))
     for outcome in outcomes:
         parts.metrics.image(engine.card.name, outcome)
     error = outcomes[0].error

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
+from tests.conftest import photo
 from tests.e2e.server import Server
 from tests.e2e.test_statuses import check_alive
 
@@ -104,3 +106,35 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending(impatient: Serve
         answer = everything(busy)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"/problems/body-too-large" in answer
+
+
+def test_the_work_of_a_client_that_went_away_is_dropped(impatient: Server) -> None:
+    data = photo("panda").data  # 681 × 1024 natively: a fifth of a second each
+    parts = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n%s\r\n' % data
+        for _ in range(25)
+    )
+    body = parts + b"--x--\r\n"
+    with connect(impatient) as fickle:
+        fickle.sendall(
+            b"POST /v1/classify?resize=native HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        answered = metric(
+            impatient, 'anypool_images_total{model="efficientnet_lite0",outcome="ok"}'
+        )
+        while metric(impatient, "anypool_admitted_pixels") == 0:
+            time.sleep(0.01)
+    while metric(impatient, "anypool_admitted_pixels") > 0:
+        time.sleep(0.01)
+    # Had all been run, they would have been counted before their pixels were given back.
+    now = metric(impatient, 'anypool_images_total{model="efficientnet_lite0",outcome="ok"}')
+    assert now == answered
+    check_alive(impatient.url)
+    assert " 499 " in impatient.log
+
+
+def metric(server: Server, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
