@@ -22,7 +22,7 @@ from export.errors import ExportError
 from export.lower import to_onnx
 from export.rewrite.adaptive import expand_adaptive_pools
 from export.rewrite.dimensions import name_dimensions
-from export.rewrite.ragged import Unsupported, make_ragged
+from export.rewrite.ragged import make_ragged
 from export.verify import Case, verify
 from models import registry
 from models.card import Card, Licence, Mixed, Output, Parity, SizeLimits
@@ -85,14 +85,13 @@ def export(
         name_dimensions(model)
 
         progress.step("rewrite: exact poolings; a second graph for images of different sizes")
-        proto, ragged, refused = _rewrite(model)
+        channels = network.preprocessing.channels
+        proto, ragged, refused = _rewrite(model, channels)
 
         progress.step("check: valid, standard operators, nothing baked, one file")
-        channels = network.preprocessing.channels
         check(proto, channels)
         onnx.save(proto, draft / "model.onnx")
         if ragged is not None:
-            check(ragged, channels, ragged=True)
             onnx.save(ragged, draft / "ragged.onnx")
 
         progress.step("verify: ONNX Runtime against torch, and in company against alone")
@@ -109,16 +108,20 @@ def export(
         return publish(draft, root, name, version)
 
 
-def _rewrite(model: ir.Model) -> tuple[onnx.ModelProto, onnx.ModelProto | None, str | None]:
+def _rewrite(
+    model: ir.Model, channels: int
+) -> tuple[onnx.ModelProto, onnx.ModelProto | None, str | None]:
     """The plain graph, the ragged one, and if there is none, why."""
     ragged = ir.from_proto(ir.to_proto(model))
     expand_adaptive_pools(model)
     plain = ir.to_proto(model)
     try:
         make_ragged(ragged)
-    except Unsupported as exc:
+        mixed = ir.to_proto(ragged)
+        check(mixed, channels, ragged=True)
+    except ExportError as exc:  # Unsupported, or a graph that is not what it should be
         return plain, None, str(exc)
-    return plain, ir.to_proto(ragged), None
+    return plain, mixed, None
 
 
 def _capture(name: str, weights: Path | None, modules: Sequence[str], out: Path) -> Path:

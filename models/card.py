@@ -123,6 +123,12 @@ class Card(Part):
     exporter: dict[str, str] = Field(description="versions of what made the artifact")
     licence: Licence
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not {"logits", "probabilities"} <= set(self.outputs):
+            raise ValueError("outputs must have logits and probabilities")
+        return self
+
     @classmethod
     def load(cls, path: Path) -> "Card":
         """Read `card.json`; raises CardError when it is missing, foreign or of another format."""

@@ -79,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
         lifespan=_lifespan,
+        redirect_slashes=False,
     )
     app.state.service = parts
     app.add_middleware(Envelope, parts=parts)
@@ -108,6 +109,10 @@ async def _load(parts: Service) -> None:
     except (StoreError, CardError, EngineError) as exc:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
+        return
+    except Exception:
+        parts.problem = "an error that nobody foresaw; the service's log has it"
+        logger.exception("not ready")
         return
     for engine in parts.store:
         parts.metrics.loaded(engine)

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from models.card import Preprocessing
-from service.errors import BadAspect, TooManyPixels, UndecodableImage, UnsupportedFormat
+from service.errors import (
+    BadAspect,
+    Overloaded,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedFormat,
+)
 from service.resize import Size
 
 Pixels = NDArray[np.uint8]  # (h, w, c)
@@ -127,6 +133,8 @@ def _unsupported(data: bytes, formats: tuple[str, ...]) -> str:
 def _translated(exc: Exception) -> Exception:
     if isinstance(exc, Image.DecompressionBombError):
         return TooManyPixels(f"{exc}. Scale the image down before sending it")
+    if isinstance(exc, MemoryError):
+        return Overloaded("memory ran out while the image was decoded; try again later")
     said = str(exc).strip() or type(exc).__name__
     return UndecodableImage(f"the image cannot be decoded ({said}); save it again and retry")
 

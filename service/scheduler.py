@@ -16,7 +16,7 @@ from itertools import count
 from typing import Generic, Protocol, TypeVar, cast
 
 from service.batching import Job, Queue
-from service.engine import EngineError, Scores
+from service.engine import Scores
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
 from service.images import Pixels
 from service.resize import Size
@@ -143,7 +143,7 @@ class Scheduler:
         waiting = _Waiting(loop.create_future(), time.monotonic(), work)
         self._waiting[job.key] = waiting
         self._queue.add(job)
-        alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
+        alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, deadline)
         self._dispatch()
         try:
             return await waiting.future
@@ -152,8 +152,9 @@ class Scheduler:
             self._queue.remove(job.key)  # the client went away while the job still waited
             self._waiting.pop(job.key, None)
 
-    def _expire(self) -> None:
-        for job in self._queue.expire(time.monotonic()):
+    def _expire(self, now: float = 0.0) -> None:
+        """Give up the jobs that are late; `now` is for a timer that fires a little early."""
+        for job in self._queue.expire(max(now, time.monotonic())):
             late = DeadlineExceeded("no worker was free before the deadline; try again later")
             _fail(self._waiting[job.key], late)
 
@@ -161,16 +162,20 @@ class Scheduler:
         self._expire()
         while self._free and (jobs := self._queue.next()):
             self._free -= 1
-            run = asyncio.ensure_future(self._run(jobs))
+            # Looked up now: whoever waits may be gone before the run begins.
+            members = [self._waiting[job.key] for job in jobs]
+            run = asyncio.ensure_future(self._run(jobs, members))
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
 
-    async def _run(self, jobs: list[Job]) -> None:
-        members = [self._waiting[job.key] for job in jobs]
+    async def _run(self, jobs: list[Job], members: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         begun = time.monotonic()
         try:
             results = await loop.run_in_executor(self._threads, _work, members)
+        except Exception as exc:  # whatever happens, nobody is left waiting
+            logger.exception("a run failed in a way nobody foresaw")
+            results = [_failed(exc)] * len(members)
         finally:
             self._free += 1
             self._dispatch()
@@ -215,10 +220,14 @@ def _infer(engine: Runs, pictures: list[Pixels]) -> list[object]:
     try:
         scores = engine.run(pictures)
         return [scores.row(index) for index in range(len(pictures))]
-    except (EngineError, MemoryError) as exc:
+    except Exception as exc:
         if len(pictures) > 1:
             return [_infer(engine, [picture])[0] for picture in pictures]
         logger.exception("a run failed")
-        failed = InferenceFailed("the network could not be run on this image; the log says why")
-        failed.__cause__ = exc
-        return [failed]
+        return [_failed(exc)]
+
+
+def _failed(exc: Exception) -> InferenceFailed:
+    failed = InferenceFailed("the network could not be run on this image; the log says why")
+    failed.__cause__ = exc
+    return failed

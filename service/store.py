@@ -47,14 +47,16 @@ class Store:
             for version in sorted(self._engines[name], reverse=True):
                 yield self._engines[name][version]
 
-    def get(self, name: str | None = None, version: int | None = None) -> Engine:
+    def get(self, name: str | None = None, version: str | None = None) -> Engine:
         """An engine; no name means the default model, no version the newest. Raises NotFound."""
         name = name or self._default
         versions = self._engines.get(name or "")
         if not versions:
             raise NotFound(f"no model is named {name!r}; there are: {', '.join(self._engines)}")
-        chosen = version if version is not None else max(versions)
-        if chosen not in versions:
+        if version is None:
+            return versions[max(versions)]
+        found = next((versions[v] for v in versions if str(v) == version), None)
+        if found is None:
             have = ", ".join(str(v) for v in sorted(versions))
-            raise NotFound(f"{name} has no version {chosen}; it has: {have}")
-        return versions[chosen]
+            raise NotFound(f"{name} has no version {version}; it has: {have}")
+        return found

@@ -1,6 +1,7 @@
 """Insert ONNX nodes in front of a node, one expression at a time."""
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ class Builder:
         self.graph = before.graph
         self.before = before
         self._prefix = before.outputs[0].name
-        self._count = 0
+        self._numbers = self.graph.meta.setdefault("anypool.numbers", count())
 
     def __call__(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         node = ir.node(op_type, inputs, attributes=attributes or None)
@@ -65,5 +66,4 @@ class Builder:
         value.name = name
 
     def _name(self, what: str) -> str:
-        self._count += 1
-        return f"{self._prefix}/{what}_{self._count}"
+        return f"{self._prefix}/{what}_{next(self._numbers)}"  # of no other builder either

@@ -49,6 +49,9 @@ class Envelope:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             status = 499  # as nginx logs it: the client went away before it was answered
+        except Exception:
+            status = 500  # answered by Starlette, outside of this
+            raise
         finally:
             self._parts.active -= 1
             route = getattr(scope.get("route"), "path", "unknown")

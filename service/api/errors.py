@@ -72,4 +72,6 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
 
 async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
     logger.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=exc)
-    return response(AnypoolError("an error that nobody foresaw; the service's log has it"))
+    answer = response(AnypoolError("an error that nobody foresaw; the service's log has it"))
+    answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
+    return answer

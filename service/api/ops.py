@@ -13,12 +13,14 @@ router = APIRouter(tags=["operations"])
 Parts = Annotated[Service, Depends(service)]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Alive: the process answers. Restart it when this fails."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "loading, failed to load, or draining"}})
 async def readyz(parts: Parts) -> Response:
     """Ready: models loaded and warm. Send traffic only while this is 200."""

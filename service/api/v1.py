@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["REST v1"])
 Parts = Annotated[Service, Depends(service)]
 Asked = Annotated[ClassifyQuery, Query()]
 ModelName = Annotated[str, Path(description="a model's name, see GET /v1/models")]
-Version = Annotated[int, Path(ge=1, description="a positive integer")]
+Version = Annotated[str, Path(description="a positive integer")]
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -126,7 +126,7 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
 
 
 async def _classify(
-    request: Request, parts: Service, asked: ClassifyQuery, name: str | None, version: int | None
+    request: Request, parts: Service, asked: ClassifyQuery, name: str | None, version: str | None
 ) -> JSONResponse:
     parts.ensure_ready()
     engine = parts.store.get(name, version)

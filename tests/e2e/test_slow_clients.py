@@ -47,6 +47,14 @@ def ask_health(connected: socket.socket) -> None:
     assert b"200 OK" in answer
 
 
+def one_answer(connected: socket.socket) -> bytes:
+    """An answer with results, to its end."""
+    answer = b""
+    while not answer.endswith(b"]}]}") and (chunk := connected.recv(65_536)):
+        answer += chunk
+    return answer
+
+
 HEADER = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -133,6 +141,49 @@ def test_the_work_of_a_client_that_went_away_is_dropped(impatient: Server) -> No
     assert now == answered
     check_alive(impatient.url)
     assert " 499 " in impatient.log
+
+
+IMAGE = photo("hammer").data
+POST = HEADER + b"Content-Length: %d\r\n\r\n%s" % (len(IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.3])
+def test_an_offer_to_upgrade_to_http_2_does_not_lose_the_body(
+    impatient: Server, gap: float
+) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connect(impatient) as client:
+        client.sendall(HEADER + offer + b"Content-Length: %d\r\n\r\n" % len(IMAGE))
+        time.sleep(gap)  # header and body in one packet, and in two
+        client.sendall(IMAGE)
+        assert b'"hammer"' in one_answer(client)
+
+
+@pytest.mark.parametrize("extra", [b"\r\n", b"GET /heal", b"POST /v1/classify HTTP/1.1\r\nHos"])
+def test_what_follows_a_request_does_not_end_its_answer(impatient: Server, extra: bytes) -> None:
+    slow = [
+        b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n%s\r\n' % photo("panda").data
+    ] * 20
+    body = b"".join(slow) + b"--x--\r\n"
+    with connect(impatient) as client:
+        client.sendall(
+            b"POST /v1/classify?resize=native HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: %d\r\n\r\n%s%s" % (len(body), body, extra)
+        )
+        answer = one_answer(client)  # longer in coming than a header may take
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_pipelined_request_that_arrives_in_pieces_is_answered(impatient: Server) -> None:
+    with connect(impatient) as client:
+        client.sendall(POST + POST[:-100])
+        first = one_answer(client)
+        time.sleep(0.2)
+        client.sendall(POST[-100:])
+        second = one_answer(client)
+    assert b'"hammer"' in first
+    assert b'"hammer"' in second
 
 
 def metric(server: Server, name: str) -> float:

@@ -115,6 +115,9 @@ def test_400_bad_request(
     [
         ("/v1/models/nobody/classify", "there are: efficientnet_lite0, seed_cnn"),
         ("/v1/models/seed_cnn/versions/7/classify", "it has: 1"),
+        ("/v1/models/seed_cnn/versions/01/classify", "it has: 1"),
+        ("/v1/models/seed_cnn/versions/new/classify", "it has: 1"),
+        ("/v1/classify/", "/docs"),
         ("/v1/nothing", "/docs"),
     ],
 )

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from service.engine import Scores
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
 from service.resize import Size
 from service.scheduler import Scheduler
@@ -132,3 +135,36 @@ def test_admission_is_by_pixels_whole_and_given_back() -> None:
     with pytest.raises(TooManyPixels), scheduler.admit(101):
         pass
     scheduler.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_client_that_goes_away_at_any_moment_costs_no_worker(turns: int) -> None:
+    async def scenario() -> None:
+        engine, scheduler = FakeEngine(), Scheduler(1, 10_000, 10_000)
+        gone = asyncio.create_task(scheduler.infer(engine, grey(1), soon()))
+        mate = asyncio.create_task(scheduler.infer(engine, grey(2), soon()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert float((await mate).value.logits[0, 0]) == 2
+        assert float((await scheduler.infer(engine, grey(3), soon())).value.logits[0, 0]) == 3
+        scheduler.close()
+
+    run(scenario())
+
+
+def test_an_engine_that_fails_in_an_unforeseen_way_is_answered_too() -> None:
+    class Broken(FakeEngine):
+        def run(self, pictures: Sequence[NDArray[np.uint8]]) -> Scores:
+            raise ValueError("nobody foresaw this")
+
+    async def scenario() -> None:
+        scheduler = Scheduler(1, 10_000, 10_000)
+        for _ in range(2):
+            with pytest.raises(InferenceFailed):
+                await scheduler.infer(Broken(), grey(1), soon())
+        assert (await scheduler.infer(FakeEngine(), grey(1), soon())).batch == 1
+        scheduler.close()
+
+    run(scenario())

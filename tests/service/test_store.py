@@ -46,11 +46,11 @@ def test_an_engine_is_found_by_name_and_version(store: Path) -> None:
     assert loaded.ready
     assert [e.card.name for e in loaded] == ["seed_cnn", "efficientnet_lite0"]
     assert loaded.get().card.name == "seed_cnn"
-    assert loaded.get("efficientnet_lite0", 1).card.version == 1
+    assert loaded.get("efficientnet_lite0", "1").card.version == 1
     with pytest.raises(NotFound, match="efficientnet_lite0"):
         loaded.get("nobody")
     with pytest.raises(NotFound, match="it has: 1"):
-        loaded.get("seed_cnn", 2)
+        loaded.get("seed_cnn", "2")
 
 
 def test_sides_below_the_card_never_reach_onnx_runtime(store: Path) -> None:

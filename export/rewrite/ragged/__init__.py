@@ -57,8 +57,9 @@ def make_ragged(model: ir.Model) -> int:
         ragged = [x for x in node.inputs if x is not None and x in masks.regions]
         if not ragged:
             continue
-        if not cleared and node.op_type not in _NORMALISING:  # bytes of 0 are not 0 any more here
-            _clear(masks, node, ragged)
+        floats = [x for x in ragged if x.dtype == ir.DataType.FLOAT]
+        if floats and not cleared and node.op_type not in _NORMALISING:
+            _clear(masks, node, floats)  # bytes of 0 are not 0 any more here
             cleared = True
         rule = RULES.get((node.domain, node.op_type))
         if rule is None:

@@ -1,6 +1,7 @@
 """Operators that work pixel by pixel: they keep the region, and change what is known of values."""
 
 from collections.abc import Callable, Set
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -52,7 +53,7 @@ def clip(masks: Masks, node: ir.Node) -> None:
     masks.regions[node.outputs[0]] = Region.of(
         region.axes,
         zero=region.zero and low <= 0 <= high,
-        nonnegative=low >= 0 or region.nonnegative,
+        nonnegative=(low >= 0 or region.nonnegative) and high >= 0,
         finite=region.finite,
     )
 
@@ -83,15 +84,20 @@ def combine(masks: Masks, node: ir.Node) -> None:
                 )
     for value in inputs:
         _check_broadcast(masks, node, value, rank, levels)
-    states = [_state(masks, value) for value in inputs]
+    states = [_state(masks, value, rank - _rank(node, value), levels) for value in inputs]
     masks.regions[node.outputs[0]] = _COMBINED[node.op_type](levels, states)
 
 
-def _state(masks: Masks, value: ir.Value) -> Region:
-    """What is known of an operand; constants are looked at."""
+def _state(masks: Masks, value: ir.Value, shift: int, levels: dict[int, Level]) -> Region:
+    """What is known of an operand; constants are looked at.
+
+    An operand that is ragged along fewer axes than the result is zero outside those only: where
+    it is repeated along the others, it is not zero.
+    """
     region = masks.regions.get(value)
     if region is not None:
-        return region
+        everywhere = {axis + shift for axis in region.axes} == set(levels)
+        return replace(region, zero=region.zero and everywhere)
     if value.const_value is None:
         return Region.of({})
     array = value.const_value.numpy()

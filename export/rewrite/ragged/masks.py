@@ -149,6 +149,7 @@ class Masks:
         if region is None or region.zero:
             return x
         key = (x, 0.0)
+        _check_float(x)
         if key not in self._filled:
             self.placed += 1
             if region.finite:
@@ -173,10 +174,16 @@ class Masks:
         self, build: Builder, x: ir.Value, value: float, axes: tuple[int, ...] | None = None
     ) -> ir.Value:
         """`x` with `value` outside its region along `axes` (default: all)."""
+        _check_float(x)
         self.placed += 1
         filled = build("Where", self.inside(build, x, axes), x, build.float(value))
         filled.shape, filled.type = x.shape, x.type
         return filled
+
+
+def _check_float(x: ir.Value) -> None:
+    if x.dtype not in (None, ir.DataType.FLOAT):
+        raise Unsupported(x.producer(), f"its values are {x.dtype}; only float32 can be masked")
 
 
 def _rank(x: ir.Value) -> int:

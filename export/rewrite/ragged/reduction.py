@@ -156,7 +156,8 @@ def _axes(node: ir.Node, x: ir.Value) -> list[int]:
         return list(range(rank))
     if given.const_value is None:
         raise Unsupported(node, "its axes are computed")
-    return sorted(int(axis) % rank for axis in given.const_value.numpy().tolist())
+    axes = sorted(int(axis) % rank for axis in given.const_value.numpy().tolist())
+    return axes or list(range(rank))
 
 
 RULES = {

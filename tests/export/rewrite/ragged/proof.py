@@ -124,5 +124,6 @@ def _poisoned(
 
 
 def _distance(got: NDArray[Any], want: NDArray[Any]) -> float:
-    relative = float(np.abs(got - want).max() / np.abs(want).max())
+    largest, difference = float(np.abs(want).max()), float(np.abs(got - want).max())
+    relative = difference / largest if largest else difference
     return relative if np.isfinite(relative) else float("inf")

@@ -186,6 +186,42 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
         lambda x: torch.log(x.abs()) / x, lambda x: x.clamp(-9, 9), nn.Conv2d(6, 6, 3, padding=1)
     ),
     "split channels": lambda: net(lambda x: x[:, :3] * x[:, 3:], nn.Conv2d(3, 6, 3, padding=1)),
+    # Zero outside its own rows only: repeated along the columns it is not.
+    "rows added to a padded map": lambda: net(
+        lambda x: F.pad(x, (1, 1, 1, 1)) + F.pad(x.mean(3, keepdim=True), (0, 0, 1, 1)),
+        nn.Conv2d(6, 6, 3, padding=1),
+    ),
+    "rows multiplied with a map": lambda: net(
+        lambda x: (
+            F.conv2d(x, torch.ones(6, 1, 1, 1), padding=1, groups=6)
+            * F.pad(x.mean(3, keepdim=True), (0, 0, 1, 1))
+        ),
+        nn.Conv2d(6, 6, 3, padding=1),
+    ),
+    "larger of rows and a map": lambda: net(
+        lambda x: torch.maximum(
+            F.pad(x, (1, 1, 1, 1)), F.pad(x.mean(3, keepdim=True), (0, 0, 1, 1))
+        ),
+        nn.Conv2d(6, 6, 3, padding=1),
+    ),
+    "clip to negative values": lambda: net(
+        nn.ReLU(), lambda x: x.clamp(max=-1.0) * x.mean(1, keepdim=True), nn.MaxPool2d(3, 2, 1)
+    ),
+    "sum over every axis but the batch": lambda: net(
+        head=lambda x: x.sum((1, 2, 3), keepdim=True).flatten(1) + x.mean((2, 3))
+    ),
+    # The first operator after normalisation is rewritten itself.
+    "mean first": lambda: Apply(lambda x: x.mean((2, 3))),
+    "min first": lambda: Apply(lambda x: x.amin((2, 3))),
+    "log-sum-exp first": lambda: Apply(lambda x: torch.logsumexp(x, (2, 3))),
+    "adaptive average first": lambda: pooled(POOLS["adaptive_avg"]((3, 2))),
+    "adaptive max first": lambda: pooled(POOLS["adaptive_max"]((3, 2))),
+    "max pool ceil first": lambda: nn.Sequential(
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True), Apply(lambda x: x.mean((2, 3)))
+    ),
+    "avg pool first": lambda: nn.Sequential(
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False), Apply(lambda x: x.amax((2, 3)))
+    ),
     "head global max": lambda: net(nn.ReLU(), head=lambda x: x.amax((2, 3))),
     "head global max of both signs": lambda: net(lambda x: x - 9, head=lambda x: x.amax((2, 3))),
     "head global min": lambda: net(head=lambda x: x.amin((2, 3))),
@@ -239,6 +275,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "flip": (lambda: net(lambda x: x.flip(3)), "where images vary"),
     "map as output": (lambda: nn.Sequential(stem(), nn.ReLU()), "canvas's size"),
+    "doubles": (lambda: net(head=lambda x: x.double().mean((2, 3))), "float32"),
+    "whole numbers": (
+        lambda: net(head=lambda x: x.round().to(torch.int32).sum((2, 3)).float()),
+        "float32",
+    ),
+    "sum of everything": (lambda: net(lambda x: x / x.sum(dim=[])), "mixes the images"),
     "crop": (lambda: net(nn.ZeroPad2d((-1, -1, -1, -1))), "padding with zeros"),
 }
 
