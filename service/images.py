@@ -44,8 +44,9 @@ _TRANSPOSE = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 # A JPEG is decoded at 1/2, 1/4 or 1/8 as long as that leaves this many pixels a side for one of the
-# result, so that the resize filter still has something to average.
-_DRAFT_MARGIN = 2.0
+# result, so that the resize filter still has something to average. Over 24 photos of 12 megapixels
+# 1.5 takes .17 of a full decode and resize (worst .24), 2.0 takes .23 (.31); top-1 stays in both.
+_DRAFT_MARGIN = 1.5
 
 
 @dataclass(frozen=True, slots=True)

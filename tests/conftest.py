@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# Machines are shared: a slow example is no failure. CI draws the same examples every time.
+settings.register_profile("anypool", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("anypool")
 
 PHOTOS = Path(__file__).parent / "photos"
 

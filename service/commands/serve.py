@@ -14,15 +14,15 @@ from service.supervisor import serve
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option for each setting."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         variable = f"{PREFIX}{name.upper()}"
+        shown = variable if default is None else f"{variable}, {default}"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="VALUE",
             default=argparse.SUPPRESS,
-            help=f"{field.description} [{variable}, {default}]".replace("%", "%%"),
+            help=f"{field.description} [{shown}]".replace("%", "%%"),
         )
 
 
