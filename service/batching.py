@@ -37,14 +37,6 @@ class Queue:
         self._max_batch_pixels = max_batch_pixels
         self._jobs: dict[int, Job] = {}  # by key, oldest first
 
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of all jobs that wait."""
-        return sum(job.pixels for job in self._jobs.values())
-
     def add(self, job: Job) -> None:
         """Append a job."""
         self._jobs[job.key] = job

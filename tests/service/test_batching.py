@@ -87,7 +87,6 @@ def test_every_job_runs_once_or_expires_once(
 ) -> None:
     added = [job(key, group, pixels, late) for key, (group, pixels, late) in enumerate(drawn)]
     waiting = queue(*added, limit=50)
-    assert waiting.pixels == sum(each.pixels for each in added)
 
     expired = waiting.expire(now)
     batches = []

@@ -17,10 +17,7 @@ _KEEP_ZERO = {
     "Dropout",
 }  # fmt: skip
 _NONNEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", "Sqrt"}
-_KEEP_SIGN = {"Cast", "Dropout", "Gelu", "HardSwish", "Identity", "LeakyRelu"} - {
-    "Gelu",
-    "HardSwish",
-}
+_KEEP_SIGN = {"Cast", "Dropout", "Identity", "LeakyRelu"}
 _MAY_OVERFLOW = {"Exp", "Log", "Reciprocal", "Sqrt", "Softplus"}
 _UNARY = _KEEP_ZERO | _NONNEGATIVE | {"Floor", "Ceil", "Round", "Log", "Reciprocal"}
 

@@ -10,7 +10,7 @@ from export.rewrite.ragged.region import Level, Region
 
 def transpose(masks: Masks, node: ir.Node) -> None:
     """Transpose: ragged axes move along."""
-    region = masks.regions[_input(masks, node)]
+    region = masks.regions[masks.subject(node)]
     order = list(node.attributes["perm"].as_ints())
     if order[0] != 0:
         raise Unsupported(node, "it moves the batch axis")
@@ -39,7 +39,7 @@ def concatenate(masks: Masks, node: ir.Node) -> None:
 
 def pad(masks: Masks, node: ir.Node) -> None:
     """Pad with a constant of 0: zeros outside, and the region grows by the padding."""
-    x = _input(masks, node)
+    x = masks.subject(node)
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     amounts = node.inputs[1].const_value if node.inputs[1] is not None else None
     fill = node.inputs[2] if len(node.inputs) > 2 else None
@@ -62,7 +62,7 @@ def pad(masks: Masks, node: ir.Node) -> None:
 
 def along_other_axes(masks: Masks, node: ir.Node) -> None:
     """Slice, Split and Gather of axes that are not ragged, such as channels."""
-    x = _input(masks, node)
+    x = masks.subject(node)
     region, rank = masks.regions[x], _rank_of(node, x)
     axes = _touched(node, rank)
     if 0 in axes or any(axis in region.axes for axis in axes):
@@ -75,7 +75,7 @@ def along_other_axes(masks: Masks, node: ir.Node) -> None:
 
 def shape(masks: Masks, node: ir.Node) -> None:
     """Shape, as long as nobody learns the canvas's size from it."""
-    x = _input(masks, node)
+    x = masks.subject(node)
     rank = _rank_of(node, x)
     start = node.attributes["start"].as_int() if "start" in node.attributes else 0
     end = node.attributes["end"].as_int() if "end" in node.attributes else rank
@@ -96,13 +96,6 @@ def _touched(node: ir.Node, rank: int) -> list[int]:
 
 def _with(region: Region, levels: dict[int, Level]) -> Region:
     return Region.of(levels, zero=region.zero, nonnegative=region.nonnegative, finite=region.finite)
-
-
-def _input(masks: Masks, node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    if x is None or x not in masks.regions:
-        raise Unsupported(node, "its parameters depend on the image")
-    return x
 
 
 def _rank(node: ir.Node) -> int:

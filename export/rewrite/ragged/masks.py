@@ -39,6 +39,13 @@ class Masks:
         self._inside: dict[tuple[object, ...], ir.Value] = {}
         self._filled: dict[tuple[ir.Value, float], ir.Value] = {}
 
+    def subject(self, node: ir.Node) -> ir.Value:
+        """The node's first input; raises Unsupported unless that is what is ragged."""
+        x = node.inputs[0]
+        if x is None or x not in self.regions:
+            raise Unsupported(node, "its parameters depend on the image")
+        return x
+
     def derived(
         self,
         build: Builder,

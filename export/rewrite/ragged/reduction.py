@@ -14,7 +14,7 @@ _HIGHEST = -LOWEST
 
 def reduce(masks: Masks, node: ir.Node) -> None:
     """Reduce*: over ragged axes only what lies inside takes part."""
-    x = _only_input(masks, node)
+    x = masks.subject(node)
     axes = _axes(node, x)
     keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
     region = masks.regions[x]
@@ -100,7 +100,7 @@ def global_max(masks: Masks, node: ir.Node) -> None:
 
 def global_pool(masks: Masks, node: ir.Node, *, average: bool) -> None:
     """Reduce a map to one value a channel and image."""
-    x = _only_input(masks, node)
+    x = masks.subject(node)
     assert x.shape is not None
     if any(axis < 2 for axis in masks.regions[x].axes):
         raise Unsupported(node, "images vary along its batch or channel axis")
@@ -111,7 +111,7 @@ def global_pool(masks: Masks, node: ir.Node, *, average: bool) -> None:
 
 def softmax(masks: Masks, node: ir.Node) -> None:
     """Softmax and LogSoftmax: along a ragged axis only positions inside get a share."""
-    x = _only_input(masks, node)
+    x = masks.subject(node)
     region = masks.regions[x]
     assert x.shape is not None
     axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(x.shape)
@@ -127,20 +127,13 @@ def softmax(masks: Masks, node: ir.Node) -> None:
 
 def normalise_layer(masks: Masks, node: ir.Node) -> None:
     """LayerNormalization: position by position, so only over axes that are not ragged."""
-    x = _only_input(masks, node)
+    x = masks.subject(node)
     region = masks.regions[x]
     assert x.shape is not None
     axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(x.shape)
     if any(ragged >= axis for ragged in region.axes) or len(node.outputs) > 1 or axis == 0:
         raise Unsupported(node, "it normalises over the canvas")
     masks.regions[node.outputs[0]] = Region.of(region.axes, finite=region.finite)
-
-
-def _only_input(masks: Masks, node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    if x is None or x not in masks.regions:
-        raise Unsupported(node, "its parameters depend on the image")
-    return x
 
 
 def _axes(node: ir.Node, x: ir.Value) -> list[int]:
