@@ -52,10 +52,9 @@ def _load(module: str, parser: argparse.ArgumentParser) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as exc:
-        extra = "export" if module.startswith("export") else "cpu (or gpu)"
-        parser.exit(
-            MISUSED, f"anypool: {exc}. Install the extra {extra}: pip install 'anypool[…]'\n"
-        )
+        extra = "export" if module.startswith("export") else "cpu"
+        also = "" if extra == "export" else ", or gpu instead on a GPU host"
+        parser.exit(MISUSED, f"anypool: {exc}. Run: pip install 'anypool[{extra}]'{also}\n")
 
 
 if __name__ == "__main__":

@@ -45,3 +45,19 @@ def test_the_wheel_works_beside_folders_of_the_same_names(wheel: Path, tmp_path:
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "classify images over HTTP" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "lacking", "said"),
+    [("export", "torch", "'anypool[export]'"), ("verify", "onnxruntime", "'anypool[cpu]', or gpu")],
+)
+def test_a_missing_extra_is_named(command: str, lacking: str, said: str) -> None:
+    script = (
+        f"import sys; sys.modules[{lacking!r}] = None; "
+        f"from service.cli import main; main([{command!r}, 'x'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"pip install {said}" in done.stderr
