@@ -133,13 +133,18 @@ class Engine:
 
 
 def on_canvas(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
-    """Images (h, w, c) side by side in the inputs of ragged.onnx, top left on one canvas."""
+    """Images (h, w, c) together in the inputs of ragged.onnx, top left on one canvas."""
     sizes = np.array([picture.shape[:2] for picture in pictures], np.int64)  # (n, 2)
     height, width = sizes.max(0)
     pixels = np.zeros((len(pictures), height, width, pictures[0].shape[2]), np.uint8)
-    for place, picture in zip(pixels, pictures, strict=True):
-        place[: picture.shape[0], : picture.shape[1]] = picture
+    lay(pictures, pixels)
     return {"pixels": pixels, "sizes": sizes}
+
+
+def lay(pictures: Sequence[Pixels], canvas: NDArray[Any]) -> None:
+    """Put each image (h, w, c) at the top left of its place on a canvas (n, H, W, c)."""
+    for place, picture in zip(canvas, pictures, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = picture
 
 
 def _session(path: Path, provider: Provider) -> ort.InferenceSession:

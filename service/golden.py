@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, EngineError, Scores, on_canvas
+from service.engine import Engine, EngineError, Scores, lay, on_canvas
 from service.images import Pixels
 
 _COMPARED = ("logits", "probabilities", "embedding")
@@ -101,9 +101,8 @@ def _mixed(engine: Engine, pictures: list[Pixels], tolerance: float) -> Iterator
             canvas = np.full(shape, 255, np.uint8)
             if round_ % 2 == 0:
                 canvas = rng.integers(0, 256, shape, dtype=np.uint8)
-            for place, picture in zip(canvas, some, strict=True):
-                place[: picture.shape[0], : picture.shape[1]] = picture
-            yield _against_alone(engine, list(some), canvas, feed["sizes"], tolerance)
+            lay(some, canvas)
+            yield _against_alone(engine, some, canvas, feed["sizes"], tolerance)
 
 
 def _against_alone(

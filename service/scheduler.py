@@ -78,7 +78,7 @@ class Scheduler:
         self._free = workers
         self._queue = Queue(batch_pixels)
         self._waiting: dict[int, _Waiting] = {}
-        self._runs: set[asyncio.Future[None]] = set()
+        self._running: set[asyncio.Future[None]] = set()
         self._keys = count()
         self._seconds_per_pixel = _FIRST_GUESS
         self._admitted = 0
@@ -165,8 +165,8 @@ class Scheduler:
             # Looked up now: whoever waits may be gone before the run begins.
             members = [self._waiting[job.key] for job in jobs]
             run = asyncio.ensure_future(self._run(jobs, members))
-            self._runs.add(run)
-            run.add_done_callback(self._runs.discard)
+            self._running.add(run)
+            run.add_done_callback(self._running.discard)
 
     async def _run(self, jobs: list[Job], members: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()

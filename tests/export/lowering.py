@@ -19,6 +19,17 @@ from export.rewrite.dimensions import name_dimensions
 Function = Callable[[Tensor], Tensor]
 
 
+class Calls(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 class Pixels(nn.Module):
     """Pixels (n, h, w, c), float or uint8, through functions of (n, c, h, w): an output each."""
 

@@ -14,18 +14,7 @@ from models import labels
 from models.classifier import PoolingClassifier
 from models.pool import POOLS
 from models.registry import get, register
-from tests.export.lowering import Function
-
-
-class Calls(nn.Module):
-    """A backbone that is one function of grey images."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.export.lowering import Calls, Function
 
 
 def add(name: str, function: Function, classes: int = 2) -> None:

@@ -26,20 +26,9 @@ from models import registry
 from models.card import Preprocessing, SizeLimits
 from models.classifier import PoolingClassifier
 from models.pool import POOLS
-from tests.export.lowering import Function, Pixels
+from tests.export.lowering import Calls, Function, Pixels
 
 GREY = Preprocessing(channels=1, mean=(100.0,), std=(50.0,), policy="native")
-
-
-class Calls(nn.Module):
-    """A backbone that is one function."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def served(backbone: nn.Module, features: int = 1) -> Served:

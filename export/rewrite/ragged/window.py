@@ -20,7 +20,7 @@ def convolve(masks: Masks, node: ir.Node) -> None:
     windows = _windows(node)
     if _sees_outside(masks.regions[x], windows):
         node.replace_input_with(0, masks.zeroed(Builder(before=node), x))
-    finite = masks.regions[_input(node)].finite
+    finite = masks.regions[masks.subject(node)].finite
     levels = _through(masks.regions[x], windows)
     masks.regions[node.outputs[0]] = Region.of(levels, finite=finite)
 
@@ -55,7 +55,7 @@ def average_pool(masks: Masks, node: ir.Node) -> None:
         return
     if _sees_outside(region, windows):
         node.replace_input_with(0, masks.zeroed(build, x))
-    finite = masks.regions[_input(node)].finite
+    finite = masks.regions[masks.subject(node)].finite
     masks.regions[node.outputs[0]] = Region.of(
         _through(region, windows), nonnegative=region.nonnegative, finite=finite
     )
@@ -142,18 +142,9 @@ def _sees_outside(region: Region, windows: dict[int, Window]) -> bool:
     return any(windows[axis].end > 0 for axis, _ in region.levels)
 
 
-def _input(node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    assert x is not None
-    return x
-
-
 def _map(masks: Masks, node: ir.Node) -> ir.Value:
-    x = _input(node)
-    region = masks.regions.get(x)
-    if region is None:
-        raise Unsupported(node, "its weights depend on the image")
-    if any(axis < _FIRST for axis in region.axes):
+    x = masks.subject(node)
+    if any(axis < _FIRST for axis in masks.regions[x].axes):
         raise Unsupported(node, "images vary along its batch or channel axis")
     return x
 

@@ -8,19 +8,7 @@ from torch.nn import functional as F
 
 from models.pool import POOLS
 from models.weights import seeded
-
-Function = Callable[[Tensor], Tensor]
-
-
-class Apply(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.export.lowering import Calls, Function
 
 
 class SqueezeExcite(nn.Module):
@@ -107,9 +95,9 @@ def stem(channels: int = 6) -> nn.Module:
 
 
 def net(*layers: nn.Module | Function, head: Function | nn.Module | None = None) -> nn.Module:
-    modules = [layer if isinstance(layer, nn.Module) else Apply(layer) for layer in layers]
-    last = Apply(lambda x: x.mean((2, 3))) if head is None else head
-    return nn.Sequential(stem(), *modules, last if isinstance(last, nn.Module) else Apply(last))
+    modules = [layer if isinstance(layer, nn.Module) else Calls(layer) for layer in layers]
+    last = Calls(lambda x: x.mean((2, 3))) if head is None else head
+    return nn.Sequential(stem(), *modules, last if isinstance(last, nn.Module) else Calls(last))
 
 
 def pooled(pool: nn.Module) -> nn.Module:
@@ -211,16 +199,16 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
         head=lambda x: x.sum((1, 2, 3), keepdim=True).flatten(1) + x.mean((2, 3))
     ),
     # The first operator after normalisation is rewritten itself.
-    "mean first": lambda: Apply(lambda x: x.mean((2, 3))),
-    "min first": lambda: Apply(lambda x: x.amin((2, 3))),
-    "log-sum-exp first": lambda: Apply(lambda x: torch.logsumexp(x, (2, 3))),
+    "mean first": lambda: Calls(lambda x: x.mean((2, 3))),
+    "min first": lambda: Calls(lambda x: x.amin((2, 3))),
+    "log-sum-exp first": lambda: Calls(lambda x: torch.logsumexp(x, (2, 3))),
     "adaptive average first": lambda: pooled(POOLS["adaptive_avg"]((3, 2))),
     "adaptive max first": lambda: pooled(POOLS["adaptive_max"]((3, 2))),
     "max pool ceil first": lambda: nn.Sequential(
-        nn.MaxPool2d(3, 2, 1, ceil_mode=True), Apply(lambda x: x.mean((2, 3)))
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True), Calls(lambda x: x.mean((2, 3)))
     ),
     "avg pool first": lambda: nn.Sequential(
-        nn.AvgPool2d(3, 2, 1, count_include_pad=False), Apply(lambda x: x.amax((2, 3)))
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False), Calls(lambda x: x.amax((2, 3)))
     ),
     "head global max": lambda: net(nn.ReLU(), head=lambda x: x.amax((2, 3))),
     "head global max of both signs": lambda: net(lambda x: x - 9, head=lambda x: x.amax((2, 3))),
