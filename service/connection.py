@@ -1,7 +1,8 @@
-"""HTTP connections that slow or stubborn clients cannot hold: uvicorn's protocol, with two fixes.
+"""HTTP connections that slow or stubborn clients cannot hold: uvicorn's protocol, with three fixes.
 
-uvicorn waits forever for a request's header, and after an early answer (413, 503) goes on reading
-whatever the client still sends. The parser is h11: the faster httptools drops the body of a
+uvicorn waits forever for a request's header, after an early answer (413, 503) goes on reading
+whatever the client still sends, and when it stops hangs up on connections whose request is on its
+way. The parser is h11: the faster httptools drops the body of a
 request that offers to upgrade to HTTP/2, as Java's client and `curl --http2` do.
 """
 
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LINGER_BYTES = 1_000_000  # read after an early answer, so that the client sees it and not a reset
 LINGER_S = 2.0
+_LAST_CALL_S = 1.0  # after the listener has closed, for requests that are on their way
 
 
 class ConnectionConfig(Config):
@@ -50,6 +52,13 @@ class Connection(H11Protocol):
         self._lingered += len(data)
         if self._lingered > LINGER_BYTES:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Stop after the request in progress; one that is on its way still gets its answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_CALL_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY:  # answered before the body had arrived

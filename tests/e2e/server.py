@@ -72,6 +72,10 @@ class Server:
         """Return when /readyz answers 200."""
         self._until(self._ready, "become ready")
 
+    def wait_for_log(self, text: str) -> None:
+        """Return when the log has a line with that text."""
+        self._until(lambda: text in self.log, f"log {text!r}")
+
     def _ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
@@ -84,7 +88,7 @@ class Server:
         while not reached():
             assert self.process.poll() is None, f"the server ended:\n{self.log}"
             assert time.monotonic() < give_up, f"the server did not {what}:\n{self.log}"
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def _read(self) -> None:
         assert self.process.stderr is not None

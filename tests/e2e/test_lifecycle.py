@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,14 +23,15 @@ def test_a_drain_answers_what_was_accepted_and_ends_with_0(store: Path) -> None:
     stop = threading.Event()
     files = [("files", (f"{i}.jpg", photo("bee").data)) for i in range(4)]
 
+    told = threading.Event()  # to stop; a request sent before that may not be lost
+
     def load(url: str) -> None:
         while not stop.is_set():
+            before = not told.is_set()
             try:
                 answer = httpx.post(f"{url}/v1/classify", files=files, timeout=60)
-            except (httpx.ConnectError, httpx.ReadError):
-                what = "refused"
             except httpx.TransportError as exc:
-                what = f"lost: {exc!r}"
+                what = f"lost: {exc!r}" if before else "refused"
             else:
                 what = str(answer.status_code)
                 if answer.status_code == 200:
@@ -45,6 +47,7 @@ def test_a_drain_answers_what_was_accepted_and_ends_with_0(store: Path) -> None:
         for client in clients:
             client.start()
         time.sleep(1.5)
+        told.set()
         server.terminate()
         code = server.process.wait(40)
         stop.set()
@@ -55,6 +58,20 @@ def test_a_drain_answers_what_was_accepted_and_ends_with_0(store: Path) -> None:
     assert seen["right"] > 0
     assert set(seen) <= {"right", "503", "refused"}, seen
     assert "were not answered" not in server.log
+
+
+def test_a_request_on_its_way_when_the_server_stops_is_answered(store: Path) -> None:
+    with Server(store) as server:
+        where = urlsplit(server.url)
+        assert where.hostname is not None
+        with socket.create_connection((where.hostname, where.port or 80), timeout=20) as late:
+            server.terminate()
+            server.wait_for_log("Shutting down")
+            late.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            answer = b"".join(iter(lambda: late.recv(65_536), b""))
+        assert server.process.wait(40) == 0
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"/draining" in answer
 
 
 def test_new_requests_are_refused_while_draining(store: Path) -> None:
