@@ -1,6 +1,6 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests
-# make bench   requests a second beside the same work without HTTP; cost of mixed sizes
+# make bench    what the README claims, measured here: half an hour, with nothing else running
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -50,8 +50,13 @@ types: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/dev.stamp artifacts/$(MODEL)
+	$(BIN)/anypool inspect artifacts/resnet18/1 >/dev/null 2>&1 || $(BIN)/anypool export resnet18
 	$(BIN)/python -m tests.load.bench
+	$(BIN)/python -m tests.load.open_loop
+	$(BIN)/python -m tests.load.overload
+	$(BIN)/python -m tests.load.memory
 	$(BIN)/python -m tests.load.ragged
+	$(BIN)/python -m tests.service.simulator
 
 clean:
 	rm -rf .venv artifacts build dist

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,17 +23,20 @@ from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
 from service.engine import EngineError
-from service.folders import StoreError
+from service.folders import StoreError, find, read_canvases
 from service.images import SourceLimits, allowed_formats
 from service.metrics import Metrics
 from service.resize import InferenceLimits
-from service.scheduler import Scheduler
+from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
 from service.store import Store
 
 logger = logging.getLogger(__name__)
 
-_ORPHAN_CHECK_S = 1.0
+_WATCH_S = 1.0
+_HANG_S = 3.0  # for a run that was told to stop; then the process is replaced
+_HUNG = 70  # exit code
+_IDLE_S = 5.0  # without work; then memory that large images took is given back
 
 
 def create_classifier(settings: Settings, scheduler: Scheduler) -> Classifier:
@@ -50,30 +54,43 @@ def create_classifier(settings: Settings, scheduler: Scheduler) -> Classifier:
     )
 
 
-def create_scheduler(settings: Settings) -> Scheduler:
+def create_scheduler(settings: Settings, observer: Observer | None = None) -> Scheduler:
     """Workers, queue and batches as `settings` say."""
-    return Scheduler(
-        settings.cores,
-        int(settings.queue_megapixels * MEGA),
-        int(settings.batch_megapixels * MEGA),
+    limits = Limits(
+        queue_pixels=int(settings.queue_megapixels * MEGA),
+        batch_pixels=int(settings.batch_megapixels * MEGA),
+        running_pixels=settings.running_pixels,
+        run_s=settings.run_limit_s,
+    )
+    return Scheduler(settings.cores, limits, observer)
+
+
+def create_store(settings: Settings) -> Store:
+    """The artifacts and how to run them, as `settings` say; raises StoreError."""
+    canvases = None
+    if settings.canvases is not None:
+        canvases = read_canvases(settings.canvases, sorted(find(settings.artifacts)))
+    return Store(
+        settings.artifacts,
+        settings.provider,
+        settings.model,
+        batching=settings.batching,
+        canvases=canvases,
     )
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without `settings` they come from the environment (ANYPOOL_*)."""
     settings = settings or Settings()
-    scheduler = create_scheduler(settings)
+    metrics = Metrics()
+    scheduler = create_scheduler(settings, metrics)
+    metrics.watch(scheduler)
     parts = Service(
         settings=settings,
-        store=Store(
-            settings.artifacts,
-            settings.provider,
-            settings.model,
-            mixed=settings.batching == "mixed",
-        ),
+        store=create_store(settings),
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
-        metrics=Metrics(scheduler),
+        metrics=metrics,
     )
     app = FastAPI(
         title="anypool",
@@ -93,13 +110,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Service = app.state.service
     loading = asyncio.create_task(_load(parts))
-    watching = asyncio.create_task(_end_with_parent())
+    watching = [
+        asyncio.create_task(watch)
+        for watch in (_end_with_parent(), _end_hung(parts), _tidy_when_idle(parts))
+    ]
     _drain_on_signal(parts)
     try:
         yield
     finally:
         loading.cancel()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         parts.scheduler.close()
 
 
@@ -123,9 +144,26 @@ async def _end_with_parent() -> None:
     """Stop this worker when its supervisor is gone: nobody would ever stop it."""
     parent = os.getppid()
     while os.getppid() == parent:
-        await asyncio.sleep(_ORPHAN_CHECK_S)
+        await asyncio.sleep(_WATCH_S)
     logger.warning("the supervisor is gone; stopping")
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _end_hung(parts: Service) -> None:
+    """End this process when a worker hangs for good; the supervisor starts another.
+
+    What other workers still do is answered first. A thread that hangs would keep the process from
+    ending by itself.
+    """
+    since = time.monotonic()
+    while time.monotonic() - since < _HANG_S:
+        await asyncio.sleep(_WATCH_S)
+        if not parts.scheduler.lost:
+            since = time.monotonic()
+    logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
+    parts.draining = True
+    await _answered(parts)
+    os._exit(_HUNG)
 
 
 def _drain_on_signal(parts: Service) -> None:
@@ -159,6 +197,23 @@ def _on_signal(
 
 async def _drain(parts: Service, stop: Callable[[FrameType | None], object]) -> None:
     logger.info("draining: %d requests are being answered", parts.active)
+    await _answered(parts)
+    stop(None)
+
+
+async def _tidy_when_idle(parts: Service) -> None:
+    since = time.monotonic()
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        if not parts.scheduler.idle:
+            since = time.monotonic()
+        elif time.monotonic() - since > _IDLE_S:
+            for engine in parts.store:
+                await asyncio.to_thread(engine.give_back_memory)
+
+
+async def _answered(parts: Service) -> None:
+    """Return when all requests are answered, or the time for that is over."""
     try:
         async with asyncio.timeout(parts.settings.drain_s):
             while parts.active:
@@ -167,4 +222,3 @@ async def _drain(parts: Service, stop: Callable[[FrameType | None], object]) -> 
         logger.error(
             "%d requests were not answered within %g s", parts.active, parts.settings.drain_s
         )
-    stop(None)

@@ -5,18 +5,21 @@ bytes -> header -> resize policy -> admitted -> decode -> infer -> top-k
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from models.card import Card, Policy
 from service.engine import Engine, Scores
 from service.errors import AnypoolError, BadParameter
-from service.images import Header, SourceLimits, decode, read_header
+from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.resize import InferenceLimits, Resize, Size, choose, used_size
-from service.scheduler import Scheduler
+from service.scheduler import Cost, Scheduler, Undecoded, inference_cost
+from service.threads import parsed
+
+# A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
+# turn of its own: the worker that runs the image decodes it too.
+_CHEAP_S, _CHEAP_PART = 0.5e-3, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,13 @@ class Outcome:
 class _Admitted:
     header: Header
     used: Size
+    decoding: Cost
+    inferring: Cost
+
+    @property
+    def cheap(self) -> bool:
+        """Whether its decode needs no turn of its own."""
+        return self.decoding.seconds < max(_CHEAP_S, _CHEAP_PART * self.inferring.seconds)
 
 
 class Classifier:
@@ -109,28 +119,32 @@ class Classifier:
         resize = choose(options.policy, options.size, default, self._inference)
         if wrong := [c for c in options.classes or () if not 0 <= c < len(card.labels)]:
             raise BadParameter(f"classes={wrong[0]}: the classes are 0 to {len(card.labels) - 1}")
-        deadline = time.monotonic() + (options.timeout_s or self._deadline_s)
-        headers = await asyncio.to_thread(self._headers, pictures, resize, card)
-        admitted = sum(h.used.pixels for h in headers if isinstance(h, _Admitted))
-        with self._scheduler.admit(admitted):
-            jobs = (
-                self._one(engine, picture, header, resize.policy, options, deadline)
+        arrived = time.monotonic()
+        size = sum(len(picture.data) for picture in pictures)
+        headers = await parsed(partial(self._headers, engine, pictures, resize), size)
+        admitted = [header for header in headers if isinstance(header, _Admitted)]
+        pixels = sum(header.used.pixels for header in admitted)
+        costs = [cost for header in admitted for cost in (header.decoding, header.inferring)]
+        with self._scheduler.admit(pixels, costs):
+            jobs = [
+                self._one(engine, picture, header, resize.policy, options, arrived)
                 for picture, header in zip(pictures, headers, strict=True)
-            )
+            ]
             return await _gather(jobs)
 
     def _headers(
-        self, pictures: Sequence[Picture], resize: Resize, card: Card
+        self, engine: Engine, pictures: Sequence[Picture], resize: Resize
     ) -> list[_Admitted | AnypoolError]:
-        return [self._header(picture, resize, card) for picture in pictures]
+        return [self._header(engine, picture, resize) for picture in pictures]
 
-    def _header(self, picture: Picture, resize: Resize, card: Card) -> _Admitted | AnypoolError:
+    def _header(self, engine: Engine, picture: Picture, resize: Resize) -> _Admitted | AnypoolError:
         try:
             header = read_header(picture.data, self._source, self._formats)
-            used = used_size(header.size, resize, card.limits, self._inference)
+            used = used_size(header.size, resize, engine.card.limits, self._inference)
         except AnypoolError as exc:
             return exc
-        return _Admitted(header, used)
+        decoding = Cost(header.format, decode_seconds(header, used))
+        return _Admitted(header, used, decoding, inference_cost(engine, used.pixels))
 
     async def _one(
         self,
@@ -139,19 +153,21 @@ class Classifier:
         admitted: _Admitted | AnypoolError,
         policy: Policy,
         options: Options,
-        deadline: float,
+        arrived: float,
     ) -> Outcome:
         if isinstance(admitted, AnypoolError):
             return Outcome(picture.name, error=admitted)
+        deadline = arrived + (options.timeout_s or self._deadline_s)
         header, used = admitted.header, admitted.used
         preprocessing = engine.card.preprocessing
+        work = partial(decode, picture.data, header, used, preprocessing)
+        cost, decoding, queued = admitted.decoding, 0.0, 0.0
+        ready: Pixels | Undecoded = Undecoded(work, used.height, used.width, cost)
         try:
-            decoded = await self._scheduler.decode(
-                lambda: decode(picture.data, header, used, preprocessing),
-                header.size,
-                deadline,
-            )
-            scored = await self._scheduler.infer(engine, decoded.value, deadline)
+            if not admitted.cheap:
+                decoded = await self._scheduler.decode(work, cost, arrived, deadline)
+                ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
+            scored = await self._scheduler.infer(engine, ready, arrived, deadline)
         except AnypoolError as exc:
             return Outcome(picture.name, error=exc)
         result = Result(
@@ -164,8 +180,8 @@ class Classifier:
         return Outcome(
             picture.name,
             result,
-            decoding=decoded.ran,
-            queued=decoded.waited + scored.waited,
+            decoding=decoding + scored.decoding,
+            queued=queued + scored.waited,
             inferring=scored.ran,
         )
 
@@ -174,14 +190,11 @@ def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction
     """The most probable classes first, ties by index: at most top_k, of `classes`, not below
     min_probability."""
     probabilities = scores.probabilities[0]  # (k,)
-    wanted: NDArray[np.int64] = (
-        np.arange(len(probabilities))
-        if options.classes is None
-        else np.array(sorted(set(options.classes)), dtype=np.int64)
-    )
-    best = wanted[np.argsort(-probabilities[wanted], kind="stable")][: options.top_k]
+    best: list[int] = scores.ranking[0, : None if options.classes else options.top_k].tolist()
+    if options.classes is not None:
+        best = [index for index in best if index in options.classes][: options.top_k]
     return [
-        Prediction(int(i), card.labels[i].id, card.labels[i].name, float(probabilities[i]))
+        Prediction(i, card.labels[i].id, card.labels[i].name, float(probabilities[i]))
         for i in best
         if probabilities[i] >= options.min_probability
     ]
@@ -191,8 +204,10 @@ def _embedding(scores: Scores) -> list[float] | None:
     return None if scores.embedding is None else [float(x) for x in scores.embedding[0]]
 
 
-async def _gather(jobs: Iterable[Coroutine[None, None, Outcome]]) -> list[Outcome]:
+async def _gather(jobs: Sequence[Coroutine[None, None, Outcome]]) -> list[Outcome]:
     """All outcomes in order; if this is cancelled or one fails in a way nobody foresaw, all end."""
+    if len(jobs) == 1:
+        return [await jobs[0]]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(job) for job in jobs]
     return [task.result() for task in tasks]

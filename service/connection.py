@@ -7,6 +7,7 @@ request that offers to upgrade to HTTP/2, as Java's client and `curl --http2` do
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -26,17 +27,54 @@ class ConnectionConfig(Config):
         self.header_timeout_s = header_timeout_s
 
 
+class _Transport:
+    """A transport that, closed while the client still sends, listens for a while.
+
+    Closed at once it would reset the connection, and the client might lose the answer.
+    """
+
+    def __init__(self, real: asyncio.Transport, unread: Callable[[], bool]) -> None:
+        self._real = real
+        self._unread = unread
+        self._thrown_away: int | None = None  # bytes, once it lingers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def lingers(self) -> bool:
+        """Answered and closed, though the client does not know yet."""
+        return self._thrown_away is not None
+
+    def is_closing(self) -> bool:
+        return self.lingers or self._real.is_closing()
+
+    def close(self) -> None:
+        if not self._unread():
+            self._real.close()
+        elif not self.lingers:
+            self._thrown_away = 0
+            asyncio.get_running_loop().call_later(LINGER_S, self._real.close)
+
+    def throw_away(self, data: bytes) -> None:
+        """Take what nobody will read; a client that sends too much of it is cut off."""
+        self._thrown_away = (self._thrown_away or 0) + len(data)
+        if self._thrown_away > LINGER_BYTES:
+            self._real.close()
+
+
 class Connection(H11Protocol):
     """One client connection, with a time limit for headers and an end after early answers."""
+
+    transport: Any
 
     def __init__(self, config: ConnectionConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self._header_timeout_s = config.header_timeout_s
         self._header_alarm: asyncio.TimerHandle | None = None
-        self._lingered: int | None = None  # bytes thrown away after an early answer
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_Transport(transport, self._unread))  # type: ignore[arg-type]
         self._watch_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -45,13 +83,11 @@ class Connection(H11Protocol):
             self._header_alarm.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingered is None:
+        if self.transport.lingers:
+            self.transport.throw_away(data)
+        else:
             super().data_received(data)
             self._watch_header()
-            return
-        self._lingered += len(data)
-        if self._lingered > LINGER_BYTES:
-            self.transport.close()
 
     def shutdown(self) -> None:
         """Stop after the request in progress; one that is on its way still gets its answer."""
@@ -61,8 +97,6 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def on_response_complete(self) -> None:
-        if self.conn.their_state is h11.SEND_BODY:  # answered before the body had arrived
-            self._linger()
         super().on_response_complete()
         self._watch_header()
 
@@ -76,10 +110,8 @@ class Connection(H11Protocol):
             self._header_alarm.cancel()
             self._header_alarm = None
 
-    def _linger(self) -> None:
-        """Close soon: at once would reset the connection, and the client lose the answer."""
-        self._lingered = 0
-        self.loop.call_later(LINGER_S, self.transport.close)
+    def _unread(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY
 
     def _unsupported_upgrade_warning(self) -> None:
         """An offer to upgrade is simply not taken; it is nothing to warn of."""

@@ -2,8 +2,10 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Card
+from service.costs import FREE, Canvas, Costs, Line, fit
 from service.images import Pixels
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # only counts before the import below
@@ -19,12 +22,40 @@ import onnxruntime as ort
 logger = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cpu", "cuda"]
+Batching = Literal["equal", "auto", "mixed"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
+# A run's memory, 190 bytes a pixel, stays in ONNX Runtime's arena for the next one: asking the
+# system for it anew makes a run 1.4 times as long. After larger runs it is given back at once,
+# after those of more than a photo's usual size when there is nothing to do.
+_OVERSIZE, _USUAL = 1_100_000, 120_000  # pixels
+_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "bad_alloc", "BFCArena")
+# (images, side) that are timed when an engine warms up: most where company may pay, thumbnails.
+_TIMED = ((1, 32), (1, 64), (1, 128), (1, 320), (4, 32), (4, 48), (4, 64), (16, 48))
+_ROUNDS = 3
 
 
 class EngineError(Exception):
     """An artifact that cannot be loaded or run here; the message says why and what to do."""
+
+
+class OutOfMemory(EngineError):
+    """Memory ran out during a run; with fewer images it may do."""
+
+
+class Stop:
+    """Ends a run from another thread."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def set(self) -> None:
+        """Make the run fail soon: between two of its operators."""
+        self.options.terminate = True
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.options.terminate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +65,19 @@ class Scores:
     logits: NDArray[np.float32]  # (n, k)
     probabilities: NDArray[np.float32]  # (n, k)
     embedding: NDArray[np.float32] | None  # (n, f)
+    ranking: NDArray[np.int64]  # (n, k), classes, the most probable first, ties by index
 
     def row(self, index: int) -> "Scores":
         """The scores of one image, as a batch of one."""
-        at = slice(index, index + 1)
+        return self.rows(slice(index, index + 1))
+
+    def rows(self, at: slice) -> "Scores":
+        """The scores of some images."""
         return Scores(
             self.logits[at],
             self.probabilities[at],
             None if self.embedding is None else self.embedding[at],
+            self.ranking[at],
         )
 
 
@@ -52,41 +88,68 @@ class Engine:
     a CPU gives the best throughput and is the only arrangement that holds on a busy host.
     """
 
-    def __init__(self, folder: Path, provider: Provider = "auto", *, mixed: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        provider: Provider = "auto",
+        *,
+        batching: Batching = "equal",
+        canvases: Sequence[Canvas] = (),
+    ) -> None:
         """Load the artifact in `folder`; raises CardError, EngineError.
 
-        mixed: also load ragged.onnx, where there is one, to run images of different sizes together.
+        batching: whether to load ragged.onnx too, where there is one, to run images of different
+        sizes together: never, if measurements say that it pays, or always
+        canvases: shapes to pin: a session each, made for that shape alone
         """
         self.card = Card.load(folder / "card.json")
         self._plain = _session(folder / "model.onnx", provider)
-        self._ragged = (
-            _session(folder / "ragged.onnx", provider)
-            if mixed and self.card.mixed.supported
-            else None
-        )
         self.provider: str = self._plain.get_providers()[0]
         if provider == "cuda" and self.provider != _CUDA:
             raise EngineError("CUDA was asked for, but ONNX Runtime found no usable GPU")
         if provider == "auto" and self.provider == _CPU and _CUDA in ort.get_available_providers():
             logger.warning("no usable GPU was found: running on the CPU")
+        ragged, mixes = folder / "ragged.onnx", self.card.mixed.supported
+        self._batching = batching
+        self._ragged = _session(ragged, provider) if mixes and batching != "equal" else None
+        if canvases and not mixes:
+            raise EngineError(f"{self.card.name} takes no canvases: {self.card.mixed.reason}")
+        for canvas in canvases:
+            self._check_size(canvas.height, canvas.width, self.card.preprocessing.channels)
+        self._grown = False  # the arena holds more than usual
+        self._pinned = {canvas: _session(ragged, provider, canvas) for canvas in canvases}
+        self.costs = Costs(Line(1e-3, 0.3e-6), FREE if self.mixes else None, list(canvases))
+
+    @property
+    def device(self) -> str:
+        """What computes: "cpu", which decodes as well, or a device of its own."""
+        return "cpu" if self.provider == _CPU else self.provider
 
     @property
     def mixes(self) -> bool:
         """Whether images of different sizes may share a run."""
         return self._ragged is not None
 
-    def run(self, pictures: Sequence[Pixels]) -> Scores:
-        """Scores of n images, each uint8 (h, w, c), of one size unless `mixes`. Raises EngineError.
+    def run(
+        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+    ) -> Scores:
+        """Scores of n images, each uint8 (h, w, c), of one size unless `mixes` or on a `canvas`.
 
-        Sizes below the card's never reach ONNX Runtime, which could die of them.
+        Sizes below the card's never reach ONNX Runtime, which could die of them. Raises
+        EngineError, OutOfMemory.
         """
         for picture in pictures:
-            self._check(picture)
-        if len({picture.shape for picture in pictures}) == 1:
-            return self._run(self._plain, {"pixels": np.stack(pictures)})
-        if self._ragged is None:
-            raise EngineError(f"{len(pictures)} images of different sizes, or none, in one run")
-        return self._run(self._ragged, on_canvas(pictures))
+            self._check_size(*picture.shape)
+        try:
+            if canvas is not None:
+                return self._run_pinned(pictures, stop, canvas)
+            if len({picture.shape for picture in pictures}) == 1:
+                return self._run(self._plain, {"pixels": np.stack(pictures)}, stop)
+            if self._ragged is not None:
+                return self._run(self._ragged, on_canvas(pictures), stop)
+        except MemoryError as exc:
+            raise OutOfMemory(f"no memory for {len(pictures)} images: {exc}") from exc
+        raise EngineError(f"{len(pictures)} images of different sizes, or none, in one run")
 
     def run_canvas(self, pixels: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Scores:
         """Scores of images on a canvas (n, H, W, c), top left, with sizes (n, 2) as (h, w).
@@ -96,24 +159,61 @@ class Engine:
         if self._ragged is None:
             raise EngineError("this artifact cannot run images of different sizes together")
         for canvas, (h, w) in zip(pixels, sizes, strict=True):
-            self._check(canvas[:h, :w])
+            self._check_size(*canvas[:h, :w].shape)
         return self._run(self._ragged, {"pixels": pixels, "sizes": sizes})
 
     def warm_up(self) -> None:
-        """Run at the smallest size and at the usual one, so that the first client need not wait."""
-        limits, channels = self.card.limits, self.card.preprocessing.channels
-        h, w = limits.smallest()
-        side = max(self.card.preprocessing.size or 0, h, w) // limits.multiple * limits.multiple
-        small = np.zeros((h, w, channels), np.uint8)
-        usual = np.zeros((side, side, channels), np.uint8)
-        self.run([small])
-        self.run([usual])
-        if self.mixes:
-            self.run([small, usual])
+        """Run a grid of shapes, so that no client waits for a first run, and learn what runs cost.
 
-    def _check(self, picture: Pixels) -> None:
-        (h, w, c), limits = picture.shape, self.card.limits
-        channels = self.card.preprocessing.channels
+        With batching "auto" ragged.onnx is let go again where, as measured, it can not pay.
+        """
+        plain = fit(self._timed(n, side, side) for n, side in _TIMED)
+        ragged, step = None, self.card.limits.multiple
+        if self._ragged is not None:
+            ragged = fit(self._timed(n, side, side + step) for n, side in _TIMED if n > 1)
+            pays = any(ragged.seconds(n * s * s) < n * plain.seconds(s * s) for n, s in _TIMED)
+            if self._batching == "mixed":
+                ragged = FREE
+            elif not pays:
+                self._ragged = ragged = None
+        small = [self._blank(*self.card.limits.smallest())]
+        timed = {
+            replace(canvas, seconds=_seconds(partial(self.run, small, None, canvas))): session
+            for canvas, session in list(self._pinned.items())
+        }
+        self._pinned |= timed
+        self.costs = Costs(plain, ragged, sorted(timed, key=lambda canvas: canvas.seconds))
+
+    def give_back_memory(self) -> None:
+        """Let go of what large runs have left, by a small run; for when there is nothing to do.
+
+        Pinned canvases keep theirs: each takes the same every time.
+        """
+        if not self._grown:
+            return
+        self._grown = False
+        pictures = [self._blank(0, 0)]
+        shrink = Stop()
+        _shrink(shrink.options)
+        self.run(pictures, shrink)
+        if self._ragged is not None:
+            self._run(self._ragged, on_canvas(pictures), shrink)
+
+    def _timed(self, n: int, height: int, width: int) -> tuple[int, float]:
+        """Pixels and seconds of a run of n images, mixed if they are not square."""
+        tall, wide = self._blank(height, height), self._blank(height, width)
+        pictures = [*[tall] * (n - 1), wide]
+        return n * wide.shape[0] * wide.shape[1], _seconds(partial(self.run, pictures))
+
+    def _blank(self, height: int, width: int) -> Pixels:
+        """A black image of about that size, as the network takes it."""
+        limits, step = self.card.limits, self.card.limits.multiple
+        sides = max(height, limits.min_height), max(width, limits.min_width)
+        h, w = (-(-side // step) * step for side in sides)
+        return np.zeros((h, w, self.card.preprocessing.channels), np.uint8)
+
+    def _check_size(self, h: int, w: int, c: int) -> None:
+        limits, channels = self.card.limits, self.card.preprocessing.channels
         fits = h % limits.multiple == w % limits.multiple == 0
         if h < limits.min_height or w < limits.min_width or c != channels or not fits:
             raise EngineError(
@@ -122,14 +222,44 @@ class Engine:
                 f"sides divisible by {limits.multiple}"
             )
 
-    def _run(self, session: ort.InferenceSession, feed: dict[str, NDArray[Any]]) -> Scores:
+    def _run_pinned(self, pictures: Sequence[Pixels], stop: Stop | None, canvas: Canvas) -> Scores:
+        """Rows that are not used hold an image of the smallest size."""
+        if canvas not in self._pinned:
+            raise EngineError(f"no session was made for {canvas}")
+        n = len(pictures)
+        smallest = self.card.limits.smallest()
+        pixels = np.zeros(
+            (canvas.rows, canvas.height, canvas.width, self.card.preprocessing.channels), np.uint8
+        )
+        sizes = np.array([*(p.shape[:2] for p in pictures), *[smallest] * (canvas.rows - n)])
+        if len(sizes) > canvas.rows or (sizes.max(0) > (canvas.height, canvas.width)).any():
+            raise EngineError(f"{n} images up to {sizes.max(0)} do not fit {canvas}")
+        lay(pictures, pixels[:n])
+        scores = self._run(self._pinned[canvas], {"pixels": pixels, "sizes": sizes}, stop)
+        return scores.rows(slice(0, n))
+
+    def _run(
+        self, session: ort.InferenceSession, feed: dict[str, NDArray[Any]], stop: Stop | None = None
+    ) -> Scores:
         names = list(self.card.outputs)
+        options = (stop or Stop()).options
+        pixels = feed["pixels"].size // feed["pixels"].shape[3]
+        if self.device == "cpu" and pixels > _OVERSIZE:
+            _shrink(options)
+        elif self.device == "cpu" and pixels > _USUAL:
+            self._grown = True
         try:
-            arrays = dict(zip(names, session.run(names, feed), strict=True))
+            arrays = dict(zip(names, session.run(names, feed, options), strict=True))
+        except MemoryError:
+            raise
         except Exception as exc:  # ORT has no base class for its errors
             shape = "×".join(str(side) for side in feed["pixels"].shape)
-            raise EngineError(f"ONNX Runtime failed on {shape}: {exc}") from exc
-        return Scores(arrays["logits"], arrays["probabilities"], arrays.get("embedding"))
+            memory = any(text in str(exc) for text in _OUT_OF_MEMORY)
+            kind = OutOfMemory if memory else EngineError
+            raise kind(f"ONNX Runtime failed on {shape}: {exc}") from exc
+        probabilities = arrays["probabilities"]
+        ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
+        return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking)
 
 
 def on_canvas(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
@@ -147,8 +277,28 @@ def lay(pictures: Sequence[Pixels], canvas: NDArray[Any]) -> None:
         place[: picture.shape[0], : picture.shape[1]] = picture
 
 
-def _session(path: Path, provider: Provider) -> ort.InferenceSession:
+def _shrink(options: ort.RunOptions) -> None:
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The shortest of a few runs: others may disturb one, but none makes it faster."""
+    run()
+    seconds = []
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+def _session(path: Path, provider: Provider, canvas: Canvas | None = None) -> ort.InferenceSession:
+    """A session for any shape, or one made for a canvas alone."""
     options = ort.SessionOptions()
+    if canvas is not None:
+        sides = {"batch": canvas.rows, "height": canvas.height, "width": canvas.width}
+        for name, side in sides.items():
+            options.add_free_dimension_override_by_name(name, side)
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # shapes vary: patterns would only hoard memory

@@ -120,7 +120,7 @@ class Draining(Unavailable):
 
 
 class NotReady(Unavailable):
-    type, title = "not-ready", "The model is not loaded"
+    type, title = "not-ready", "The service is not ready"
 
 
 class DeadlineExceeded(AnypoolError):

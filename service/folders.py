@@ -4,7 +4,11 @@ Apart from store.py, since the supervisor looks here and must not import ONNX Ru
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -22,6 +26,30 @@ def find(root: Path) -> dict[str, dict[int, Path]]:
         folder = card.parent
         if _NAME.fullmatch(folder.parent.name) and _VERSION.fullmatch(folder.name):
             found.setdefault(folder.parent.name, {})[int(folder.name)] = folder
+    return found
+
+
+Side = Annotated[int, Field(ge=1)]
+_CANVASES = TypeAdapter(dict[str, list[tuple[Side, Side, Side]]])
+
+
+def read_canvases(path: Path, models: Collection[str]) -> dict[str, list[tuple[int, int, int]]]:
+    """Shapes to pin, (rows, height, width) by model, from a JSON file; raises StoreError.
+
+    The file looks like {"efficientnet_lite0": [[16, 96, 96], [8, 224, 224]]}.
+    """
+    try:
+        found = _CANVASES.validate_json(path.read_bytes())
+    except OSError as exc:
+        raise StoreError(f"--canvases: {path} cannot be read: {exc.strerror}") from exc
+    except ValidationError as exc:
+        raise StoreError(
+            f"--canvases: {path} is not what it should be: a JSON object such as "
+            '{"efficientnet_lite0": [[16, 96, 96], [8, 224, 224]]}, with (rows, height, width) '
+            f"of each canvas: {exc.errors()[0]['msg']}"
+        ) from exc
+    if unknown := sorted(found.keys() - set(models)):
+        raise StoreError(f"--canvases: {path} names {unknown[0]!r}; there are: {', '.join(models)}")
     return found
 
 

@@ -1,54 +1,71 @@
 """Counters for Prometheus, in a registry of their own."""
 
-from functools import partial
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from service.classify import Outcome
+from service.batching import Batch
+from service.classify import Outcome, Result
 from service.engine import Engine
-from service.scheduler import KINDS, Scheduler
+from service.errors import AnypoolError
+from service.resize import Size
+from service.scheduler import Scheduler
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)
+# Label `pixels`: the smallest square that has no fewer pixels than the image.
+_CLASSES = {"128x128": 128**2, "512x512": 512**2, "1024x1024": 1024**2}
+_LARGER = "larger"
+_KINDS = ("alone", "equal", "mixed", "pinned")
+_SHAPES = 10_000  # that are remembered, to count those seen first
 
 
 class Metrics:
     """What happened, by model, outcome and phase."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "anypool_requests", "Requests answered", ["route", "status"], registry=self.registry
+        self._shapes: set[tuple[object, ...]] = set()
+        self._requests = self._counter("requests", "Requests answered", "route", "status")
+        self._images = self._counter("images", "Images by outcome", "model", "outcome")
+        self._rejected = self._counter(
+            "rejected_images", "Images of requests that were refused whole", "model", "reason"
         )
-        self._images = Counter(
-            "anypool_images", "Images by outcome", ["model", "outcome"], registry=self.registry
+        self._cancelled = self._counter(
+            "cancelled_images", "Images whose client went away before they were done"
         )
         self._phases = Histogram(
             "anypool_phase_seconds",
-            "Time of an image in each phase",
-            ["model", "phase"],
+            "Time of an image in each phase; decode by pixels sent, queue and infer by pixels used",
+            ["model", "phase", "pixels"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._models = Gauge(
-            "anypool_model_info",
-            "1 for each loaded model",
-            ["model", "version", "provider"],
-            registry=self.registry,
+        self._runs = self._counter(
+            "runs", "Runs of the network, by who shared them: alone, equal, mixed, pinned", "kind"
         )
-        runs = Gauge(
-            "anypool_runs",
-            "Runs of the network: one image alone, several of equal size, or of mixed sizes",
-            ["kind"],
-            registry=self.registry,
+        self._by_kind = {kind: self._runs.labels(kind) for kind in _KINDS}
+        self._batch = Histogram(
+            "anypool_run_images", "Images in a run", buckets=_IMAGES, registry=self.registry
         )
-        for kind in KINDS:
-            runs.labels(kind).set_function(partial(scheduler.runs.__getitem__, kind))
-        pixels = Gauge(
-            "anypool_admitted_pixels",
-            "Network pixels admitted and not answered yet",
-            registry=self.registry,
+        self._pixels = self._counter(
+            "run_pixels", "Pixels computed: those of images, and padding around them", "of"
         )
-        pixels.set_function(lambda: scheduler.admitted_pixels)
+        self._used, self._padding = (self._pixels.labels(of) for of in ("images", "padding"))
+        self._first_seen = self._counter(
+            "first_seen_shapes", "Runs of a shape (images, height, width) not run before"
+        )
+        self._models = self._gauge(
+            "model_info", "1 for each loaded model", "model", "version", "provider"
+        )
+
+    def watch(self, scheduler: Scheduler) -> None:
+        """Show how the scheduler stands, whenever the metrics are read."""
+        self._gauge("admitted_pixels", "Network pixels admitted and not answered yet").set_function(
+            lambda: scheduler.admitted_pixels
+        )
+        self._gauge(
+            "backlog_seconds", "Predicted work admitted and not answered yet, on one worker"
+        ).set_function(lambda: scheduler.backlog_seconds)
+        self._gauge("workers_lost", "Workers that hang").set_function(lambda: scheduler.lost)
 
     def loaded(self, engine: Engine) -> None:
         """Note a model that can be used."""
@@ -59,16 +76,58 @@ class Metrics:
         """Count one answer."""
         self._requests.labels(route, str(status)).inc()
 
+    def rejected(self, model: str, error: AnypoolError, images: int) -> None:
+        """Count the images of a request that was refused whole."""
+        self._rejected.labels(model, error.type).inc(images)
+
     def image(self, model: str, outcome: Outcome) -> None:
         """Count one image and how long it took."""
-        if outcome.error is not None:
-            self._images.labels(model, outcome.error.type).inc()
-            return
-        self._images.labels(model, "ok").inc()
-        self._phases.labels(model, "decode").observe(outcome.decoding)
-        self._phases.labels(model, "queue").observe(outcome.queued)
-        self._phases.labels(model, "infer").observe(outcome.inferring)
+        error, result = outcome.error, outcome.result
+        self._images.labels(model, "ok" if error is None else error.type).inc()
+        if result is not None:
+            self._observe(model, outcome, result)
+
+    def cancelled(self) -> None:
+        """Count an image whose client went away."""
+        self._cancelled.inc()
+
+    def ran(self, batch: Batch) -> None:
+        """Count a run of the network."""
+        self._by_kind[_kind(batch)].inc()
+        self._batch.observe(len(batch.jobs))
+        used = sum(job.pixels for job in batch.jobs)
+        self._used.inc(used)
+        self._padding.inc(batch.pixels - used)
+        graph = batch.canvas or batch.mixed
+        shape = (batch.jobs[0].group, graph, *batch.shape)
+        if shape not in self._shapes and len(self._shapes) < _SHAPES:
+            self._shapes.add(shape)
+            self._first_seen.inc()
 
     def text(self) -> bytes:
         """The Prometheus exposition."""
         return generate_latest(self.registry)
+
+    def _observe(self, model: str, outcome: Outcome, result: Result) -> None:
+        sent, used = _pixel_class(result.source), _pixel_class(result.used)
+        self._phases.labels(model, "decode", sent).observe(outcome.decoding)
+        self._phases.labels(model, "queue", used).observe(outcome.queued)
+        self._phases.labels(model, "infer", used).observe(outcome.inferring)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"anypool_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"anypool_{name}", text, labels, registry=self.registry)
+
+
+def _kind(batch: Batch) -> str:
+    if batch.canvas is not None:
+        return "pinned"
+    if len(batch.jobs) == 1:
+        return "alone"
+    return "mixed" if batch.mixed else "equal"
+
+
+def _pixel_class(size: Size) -> str:
+    return next((name for name, most in _CLASSES.items() if size.pixels <= most), _LARGER)

@@ -1,7 +1,7 @@
 """Run jobs on as many threads as there are cores: the asyncio side of batching.
 
-All state lives on the event loop; the threads only decode and infer. Decoding and inference share
-the threads, so cores are never oversubscribed.
+All state lives on the event loop; the threads only decode and infer. On a CPU both share the
+threads, so cores are never oversubscribed; another device has a thread of its own for its runs.
 """
 
 import asyncio
@@ -11,23 +11,28 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, Protocol, TypeVar, cast
 
-from service.batching import Job, Queue
-from service.engine import Scores
-from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, TooManyPixels
+import numpy as np
+
+from service.batching import PATIENCE, Batch, Group, Job, Queue
+from service.costs import Canvas, Costs, Pace
+from service.engine import OutOfMemory, Scores, Stop
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    Overloaded,
+    TooManyPixels,
+)
 from service.images import Pixels
-from service.resize import Size
 
 logger = logging.getLogger(__name__)
 
-_FIRST_GUESS = 0.3e-6  # seconds a pixel, until something was measured: EfficientNet-Lite0, one core
-_MEMORY = 0.1  # weight of the newest measurement in the running mean
-
-
-KINDS = ("alone", "equal", "mixed")
+_CPU = "cpu"
+_FOREVER = float("inf")
 
 T = TypeVar("T")
 
@@ -36,21 +41,85 @@ class Runs(Protocol):
     """What the scheduler needs of an engine."""
 
     @property
-    def mixes(self) -> bool:
-        """Whether images of different sizes may share a run."""
+    def device(self) -> str:
+        """What computes; "cpu" shares its threads with decoding."""
 
-    def run(self, pictures: Sequence[Pixels]) -> Scores:
+    @property
+    def costs(self) -> Costs:
+        """Predicted seconds, and which images may share a run."""
+
+    def run(
+        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+    ) -> Scores:
         """Scores (n, k) of n images, each uint8 (h, w, c); raises EngineError."""
+
+
+class Observer(Protocol):
+    """Hears what happens."""
+
+    def ran(self, batch: Batch) -> None:
+        """A run of the network has ended."""
+
+    def cancelled(self) -> None:
+        """A client went away before its image was done."""
+
+
+class Nobody:
+    """An observer that does not listen."""
+
+    def ran(self, batch: Batch) -> None:
+        pass
+
+    def cancelled(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the scheduler keeps to.
+
+    queue_pixels: admitted and not answered yet
+    batch_pixels: in one run
+    running_pixels: in all runs at once, on the CPU
+    run_s: a run or a decode that takes longer hangs
+    """
+
+    queue_pixels: int
+    batch_pixels: int
+    running_pixels: float = _FOREVER
+    run_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timed(Generic[T]):
-    """A result, how long its job waited and how long it ran, in seconds."""
+    """A result, and seconds: until the run began, of the run, and of a decode just before it."""
 
     value: T
     waited: float
     ran: float
+    decoding: float = 0.0
     batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job should take: seconds as measured when all was quiet, and of which kind it is."""
+
+    kind: Hashable
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Undecoded:
+    """An image whose decode costs so little that the worker that runs it decodes it too.
+
+    decode: gives the pixels, of that height and width
+    """
+
+    decode: Callable[[], Pixels]
+    height: int
+    width: int
+    cost: Cost
 
 
 @dataclass(slots=True)
@@ -59,143 +128,263 @@ class _Waiting:
 
     future: "asyncio.Future[Timed[object]]"
     since: float
+    cost: Cost
     work: "Callable[[], object] | _Inference"
 
 
 @dataclass(frozen=True, slots=True)
 class _Inference:
     engine: Runs
-    pixels: Pixels
+    picture: Pixels | Undecoded
+
+
+@dataclass(slots=True)
+class _Done:
+    """What a worker made of a batch: a result or an exception for each member, and seconds."""
+
+    results: list[object]
+    ran: float = 0.0
+    inferred: bool = False
+    decoding: list[float] = field(default_factory=list)
+
+
+class _Lane:
+    """The threads of one device, and what waits for them."""
+
+    def __init__(self, name: str, workers: int, limits: Limits, patience: float) -> None:
+        self.queue = Queue(limits.batch_pixels, patience)
+        self.threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self.workers = workers
+        self.free = workers
+        self.lost = 0  # workers that hang
+        self.running_pixels = 0
+        self._most_pixels = limits.running_pixels if name == _CPU else _FOREVER
+
+    def take(self) -> Batch | None:
+        """What the next free worker should run."""
+        room = self._most_pixels - self.running_pixels if self.running_pixels else _FOREVER
+        return self.queue.take(self.free, room) if self.free else None
 
 
 class Scheduler:
     """Admits requests by their pixels, and runs their jobs in the order batching decides."""
 
-    def __init__(self, workers: int, queue_pixels: int, batch_pixels: int) -> None:
+    def __init__(
+        self,
+        workers: int,
+        limits: Limits,
+        observer: Observer | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """patience: see batching; 0 is first come, first served."""
         self._workers = workers
-        self._queue_pixels = queue_pixels
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
-        self._free = workers
-        self._queue = Queue(batch_pixels)
+        self._limits = limits
+        self._observer = observer or Nobody()
+        self._patience = patience
+        self._lanes = {_CPU: _Lane(_CPU, workers, limits, patience)}
+        self._groups: dict[Runs, Group] = {}
+        self._paces: dict[Hashable, Pace] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._running: set[asyncio.Future[None]] = set()
         self._keys = count()
-        self._seconds_per_pixel = _FIRST_GUESS
         self._admitted = 0
-        self.runs = dict.fromkeys(KINDS, 0)  # of the network, by who shared them
+        self._backlog = 0.0  # predicted seconds of what was admitted
 
     @property
     def admitted_pixels(self) -> int:
         """Network pixels of all images that were admitted and are not answered yet."""
         return self._admitted
 
+    @property
+    def backlog_seconds(self) -> float:
+        """Predicted work of what was admitted and is not answered yet, on one worker."""
+        return self._backlog
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return not self._waiting and not self._running
+
+    @property
+    def lost(self) -> int:
+        """Workers that hang, in a run that was told to stop or in a decode."""
+        return sum(lane.lost for lane in self._lanes.values())
+
     def retry_after(self) -> int:
         """Whole seconds until the backlog should be gone, at least 1."""
-        seconds = self._admitted * self._seconds_per_pixel / self._workers
-        return max(1, math.ceil(seconds))
+        return max(1, math.ceil(self._backlog / self._workers))
 
     @contextmanager
-    def admit(self, pixels: int) -> Iterator[None]:
+    def admit(self, pixels: int, costs: Sequence[Cost]) -> Iterator[None]:
         """Hold room for a whole request; raises Overloaded, or TooManyPixels if it never fits."""
-        if pixels > self._queue_pixels:
+        most = self._limits.queue_pixels
+        if pixels > most:
             raise TooManyPixels(
                 f"the request's images have {pixels / 1e6:.1f} megapixels together; the queue "
-                f"holds {self._queue_pixels / 1e6:g}. Send fewer images at once"
+                f"holds {most / 1e6:g}. Send fewer images at once"
             )
-        if self._admitted + pixels > self._queue_pixels:
+        if self._admitted + pixels > most:
             wait = self.retry_after()
             raise Overloaded(f"the queue is full; try again in {wait} s", wait)
+        seconds = sum(self._predict(cost) for cost in costs)
         self._admitted += pixels
+        self._backlog += seconds
         try:
             yield
         finally:
             self._admitted -= pixels
+            self._backlog = self._backlog - seconds if self._admitted else 0.0
 
-    async def decode(self, work: Callable[[], T], size: Size, deadline: float) -> Timed[T]:
-        """Run `work`, on an image of that size; raises what it raises, and DeadlineExceeded."""
-        done = await self._submit(work, None, (size.height, size.width), deadline)
+    async def decode(
+        self, work: Callable[[], T], cost: Cost, arrived: float, deadline: float
+    ) -> Timed[T]:
+        """Run `work` on a thread; raises what it raises, DeadlineExceeded and NotReady."""
+        lane = self._lanes[_CPU]
+        done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline)
         return cast("Timed[T]", done)
 
-    async def infer(self, engine: Runs, pixels: Pixels, deadline: float) -> Timed[Scores]:
+    async def infer(
+        self, engine: Runs, picture: Pixels | Undecoded, arrived: float, deadline: float
+    ) -> Timed[Scores]:
         """Scores (1, k) of one image (h, w, c), run alone or in company.
 
-        Raises InferenceFailed, DeadlineExceeded.
+        Raises InferenceFailed, DeadlineExceeded, NotReady, and what decoding raises.
         """
-        height, width, _ = pixels.shape
-        group = (id(engine),) if engine.mixes else (id(engine), height, width)
-        work = _Inference(engine, pixels)
-        done = await self._submit(work, group, (height, width), deadline)
+        if isinstance(picture, Undecoded):
+            height, width = picture.height, picture.width
+        else:
+            height, width, _ = picture.shape
+        if engine not in self._groups:
+            self._groups[engine] = Group(id(engine), engine.costs)
+            if engine.device not in self._lanes:
+                lane = _Lane(engine.device, 1, self._limits, self._patience)
+                self._lanes[engine.device] = lane
+        done = await self._submit(
+            self._lanes[engine.device],
+            _Inference(engine, picture),
+            self._groups[engine],
+            (height, width),
+            inference_cost(engine, height * width),
+            arrived,
+            deadline,
+        )
         return cast("Timed[Scores]", done)
 
     def close(self) -> None:
         """Let the workers go; does not wait for what they are doing."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _predict(self, cost: Cost) -> float:
+        pace = self._paces.get(cost.kind)
+        return cost.seconds * (1.0 if pace is None else pace.factor)
 
     async def _submit(
         self,
+        lane: _Lane,
         work: "Callable[[], object] | _Inference",
-        group: Hashable,
+        group: Group | None,
         size: tuple[int, int],
+        cost: Cost,
+        arrived: float,
         deadline: float,
     ) -> Timed[object]:
+        if lane.lost == lane.workers:
+            raise _all_hang()
         loop = asyncio.get_running_loop()
-        job = Job(next(self._keys), group, *size, deadline)
-        waiting = _Waiting(loop.create_future(), time.monotonic(), work)
+        job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline)
+        waiting = _Waiting(loop.create_future(), time.monotonic(), cost, work)
         self._waiting[job.key] = waiting
-        self._queue.add(job)
-        alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, deadline)
-        self._dispatch()
+        lane.queue.add(job)
+        alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, lane, deadline)
+        self._dispatch(lane)
         try:
             return await waiting.future
+        except asyncio.CancelledError:
+            self._observer.cancelled()
+            raise
         finally:
             alarm.cancel()
-            self._queue.remove(job.key)  # the client went away while the job still waited
+            lane.queue.remove(job.key)  # the client went away while the job still waited
             self._waiting.pop(job.key, None)
 
-    def _expire(self, now: float = 0.0) -> None:
+    def _expire(self, lane: _Lane, now: float = 0.0) -> None:
         """Give up the jobs that are late; `now` is for a timer that fires a little early."""
-        for job in self._queue.expire(max(now, time.monotonic())):
+        for job in lane.queue.expire(max(now, time.monotonic())):
             late = DeadlineExceeded("no worker was free before the deadline; try again later")
             _fail(self._waiting[job.key], late)
 
-    def _dispatch(self) -> None:
-        self._expire()
-        while self._free and (jobs := self._queue.next()):
-            self._free -= 1
+    def _dispatch(self, lane: _Lane) -> None:
+        self._expire(lane)
+        while batch := lane.take():
             # Looked up now: whoever waits may be gone before the run begins.
-            members = [self._waiting[job.key] for job in jobs]
-            run = asyncio.ensure_future(self._run(jobs, members))
+            members = [self._waiting[job.key] for job in batch.jobs]
+            lane.free -= 1
+            lane.running_pixels += batch.pixels
+            run = asyncio.ensure_future(self._run(lane, batch, members))
             self._running.add(run)
             run.add_done_callback(self._running.discard)
 
-    async def _run(self, jobs: list[Job], members: list[_Waiting]) -> None:
+    async def _run(self, lane: _Lane, batch: Batch, members: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
-        begun = time.monotonic()
+        begun, stop = time.monotonic(), Stop()
+        alarm = loop.call_later(self._limits.run_s, self._give_up, lane, members, stop)
         try:
-            results = await loop.run_in_executor(self._threads, _work, members)
+            done = await loop.run_in_executor(lane.threads, _work, batch, members, stop)
         except Exception as exc:  # whatever happens, nobody is left waiting
             logger.exception("a run failed in a way nobody foresaw")
-            results = [_failed(exc)] * len(members)
+            done = _Done([_failed(exc)] * len(members))
         finally:
-            self._free += 1
-            self._dispatch()
-        ran = time.monotonic() - begun
-        if isinstance(members[0].work, _Inference):
-            self.runs[_kind(jobs)] += 1
-            pace = ran / sum(job.pixels for job in jobs)
-            self._seconds_per_pixel += _MEMORY * (pace - self._seconds_per_pixel)
-        for member, result in zip(members, results, strict=True):
+            alarm.cancel()
+            lane.lost -= stop.is_set
+            lane.free += 1
+            lane.running_pixels -= batch.pixels
+            self._dispatch(lane)
+        self._learn(batch, members, done)
+        if done.inferred:
+            self._observer.ran(batch)
+        decoded = sum(done.decoding)
+        for index, (member, result) in enumerate(zip(members, done.results, strict=True)):
             if isinstance(result, Exception):
                 _fail(member, result)
             elif not member.future.done():
-                timed = Timed(result, begun - member.since, ran, len(members))
+                decoding = done.decoding[index] if done.decoding else 0.0
+                waited = begun - member.since + decoded - decoding
+                timed = Timed(result, waited, done.ran, decoding, len(members))
                 member.future.set_result(timed)
 
+    def _learn(self, batch: Batch, members: list[_Waiting], done: _Done) -> None:
+        """Compare what a run took with what was predicted; one that failed teaches nothing."""
+        first = members[0]
+        if any(isinstance(result, Exception) for result in done.results):
+            return
+        predicted = first.cost.seconds if batch.jobs[0].group is None else batch.cost
+        self._paces.setdefault(first.cost.kind, Pace()).observe(predicted, done.ran)
+        for member, seconds in zip(members, done.decoding, strict=False):
+            if isinstance(member.work, _Inference) and isinstance(member.work.picture, Undecoded):
+                cost = member.work.picture.cost
+                self._paces.setdefault(cost.kind, Pace()).observe(cost.seconds, seconds)
 
-def _kind(jobs: list[Job]) -> str:
-    if len(jobs) == 1:
-        return "alone"
-    return "equal" if len({(job.height, job.width) for job in jobs}) == 1 else "mixed"
+    def _give_up(self, lane: _Lane, members: list[_Waiting], stop: Stop) -> None:
+        """Answer for a run that hangs. Its worker is lost until the run has really ended."""
+        logger.error("a run of %d images hangs; stopping it", len(members))
+        stop.set()
+        lane.lost += 1
+        for member in members:
+            _fail(member, DeadlineExceeded(f"the run took over {self._limits.run_s:g} s: stopped"))
+        if lane.lost == lane.workers:
+            while batch := lane.queue.take():
+                for job in batch.jobs:
+                    _fail(self._waiting[job.key], _all_hang())
+
+
+def inference_cost(engine: Runs, pixels: int) -> Cost:
+    """What an image of that size should take the engine, alone."""
+    return Cost(id(engine), engine.costs.plain.seconds(pixels))
+
+
+def _all_hang() -> NotReady:
+    return NotReady("all workers hang, and the service restarts; try again", retry_after=5)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
@@ -203,31 +392,62 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.future.set_exception(error)
 
 
-def _work(members: list[_Waiting]) -> list[object]:
-    """On a worker thread: a result or an exception for each member."""
+def _work(batch: Batch, members: list[_Waiting], stop: Stop) -> _Done:
+    """On a worker thread: decode or infer."""
     first = members[0].work
     if isinstance(first, _Inference):
-        pictures = [m.work.pixels for m in members if isinstance(m.work, _Inference)]
-        return _infer(first.engine, pictures)
+        works = [m.work for m in members if isinstance(m.work, _Inference)]
+        return _decode_and_infer(first.engine, works, stop, batch.canvas)
+    begun = time.monotonic()
     try:
-        return [first()]
+        result: object = first()
     except Exception as exc:  # travels to whoever waits for it
-        return [exc]
+        result = exc
+    return _Done([result], time.monotonic() - begun)
 
 
-def _infer(engine: Runs, pictures: list[Pixels]) -> list[object]:
-    """Run pictures together; if that fails, each alone, so that one harms no other."""
+def _decode_and_infer(
+    engine: Runs, works: list[_Inference], stop: Stop, canvas: Canvas | None
+) -> _Done:
+    """Decode what is not decoded, then run what could be."""
+    done = _Done([])
+    for work in works:
+        begun = time.monotonic()
+        try:
+            picture = work.picture
+            done.results.append(picture.decode() if isinstance(picture, Undecoded) else picture)
+        except Exception as exc:  # travels to whoever waits for it
+            done.results.append(exc)
+        done.decoding.append(time.monotonic() - begun)
+    pictures = [result for result in done.results if isinstance(result, np.ndarray)]
+    begun = time.monotonic()
+    done.inferred = bool(pictures)
+    scores = iter(_infer(engine, pictures, stop, canvas) if pictures else [])
+    done.results = [next(scores) if isinstance(r, np.ndarray) else r for r in done.results]
+    done.ran = time.monotonic() - begun
+    return done
+
+
+def _infer(engine: Runs, pictures: list[Pixels], stop: Stop, canvas: Canvas | None) -> list[object]:
+    """Run pictures together; if that fails, in halves, until what fails is alone.
+
+    So memory that runs out costs time, not answers; and an image that breaks the run, only its own.
+    """
     try:
-        scores = engine.run(pictures)
+        scores = engine.run(pictures, stop, canvas)
         return [scores.row(index) for index in range(len(pictures))]
     except Exception as exc:
-        if len(pictures) > 1:
-            return [_infer(engine, [picture])[0] for picture in pictures]
-        logger.exception("a run failed")
-        return [_failed(exc)]
+        if len(pictures) > 1 and not stop.is_set:
+            half = len(pictures) // 2
+            logger.warning("a run of %d images failed, now in halves: %s", len(pictures), exc)
+            parts = pictures[:half], pictures[half:]
+            return [result for part in parts for result in _infer(engine, part, stop, canvas)]
+        logger.error("a run failed", exc_info=exc)
+        return [_failed(exc)] * len(pictures)
 
 
 def _failed(exc: Exception) -> InferenceFailed:
-    failed = InferenceFailed("the network could not be run on this image; the log says why")
+    why = "memory ran out" if isinstance(exc, OutOfMemory) else "the log says why"
+    failed = InferenceFailed(f"the network could not be run on this image: {why}")
     failed.__cause__ = exc
     return failed

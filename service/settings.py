@@ -1,6 +1,7 @@
 """Every knob, once: ANYPOOL_* variables, and `anypool serve` options of the same name."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGA = 1_000_000
 PREFIX = "ANYPOOL_"
+BYTES_A_PIXEL = 190  # of activations in a run: EfficientNet-Lite0; ResNet-18 takes 120
+_FOR_RUNS = 0.6  # of the memory; the rest is for bodies, decoded images and the process itself
 _CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 def granted_cores(quota: Path = _CGROUP_CPU) -> int:
@@ -20,6 +24,14 @@ def granted_cores(quota: Path = _CGROUP_CPU) -> int:
     except (OSError, ValueError):
         return cores
     return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
+
+
+def granted_memory_mb(limit: Path = _CGROUP_MEMORY) -> int:
+    """Memory this process may use: the machine's, cut by the cgroup limit; in 10^6 bytes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no cgroup, or no limit in it
+        memory = min(memory, int(limit.read_text()))
+    return memory // MEGA
 
 
 class Settings(BaseSettings):
@@ -43,10 +55,21 @@ class Settings(BaseSettings):
         ge=1,
         description="threads for decoding and inference (default: cores granted by the cgroup)",
     )
-    batching: Literal["equal", "mixed"] = Field(
-        "equal",
-        description="which images share a run: equal, those of one size; mixed, any (exact too, "
-        "but on a CPU padding often costs more than company gains)",
+    memory_mb: int = Field(
+        default_factory=granted_memory_mb,
+        ge=1,
+        description="memory in 10^6 bytes (default: what the cgroup grants); runs wait for each "
+        "other rather than take more than 0.6 of it, at 190 bytes a pixel",
+    )
+    batching: Literal["equal", "auto", "mixed"] = Field(
+        "auto",
+        description="which images share a run: equal, those of one size; auto, others too where "
+        "the measured cost says that it saves time; mixed, any. The answers are the same",
+    )
+    canvases: Path | None = Field(
+        None,
+        description="JSON file of shapes to pin, a session each: "
+        '{"efficientnet_lite0": [[16, 96, 96], [8, 224, 224]]}, (rows, height, width)',
     )
     max_body_mb: float = Field(64, gt=0, description="largest request body, in 10^6 bytes")
     max_images: int = Field(64, ge=1, description="images in one request")
@@ -68,12 +91,22 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         30, gt=0, description="an image not begun by then is answered 504 (timeout_ms overrides)"
     )
+    run_limit_s: float = Field(
+        60,
+        gt=0,
+        description="a run or a decode that takes longer hangs: it is stopped and answered 504",
+    )
     header_timeout_s: float = Field(10, gt=0, description="time for a request's header to arrive")
     body_timeout_s: float = Field(60, gt=0, description="time for a request's body to arrive")
     drain_s: float = Field(30, gt=0, description="time for accepted requests after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important message that is logged"
     )
+
+    @property
+    def running_pixels(self) -> float:
+        """Pixels in all runs at once, so that their activations fit the memory."""
+        return _FOR_RUNS * self.memory_mb * MEGA / BYTES_A_PIXEL
 
     @property
     def max_body_bytes(self) -> int:

@@ -1,10 +1,11 @@
 """The engines by name and version, found under one folder: <store>/<name>/<version>/."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from service.engine import Engine, Provider
+from service.costs import Canvas
+from service.engine import Batching, Engine, Provider
 from service.errors import NotFound
 from service.folders import default_model, find
 
@@ -15,12 +16,20 @@ class Store:
     """Loaded engines. Nothing is loaded before `load`."""
 
     def __init__(
-        self, root: Path, provider: Provider, default: str | None, *, mixed: bool = False
+        self,
+        root: Path,
+        provider: Provider,
+        default: str | None,
+        *,
+        batching: Batching = "equal",
+        canvases: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
     ) -> None:
+        """batching, canvases by model name, as (rows, height, width): see Engine."""
         self._root = root
         self._provider = provider
         self._wanted = default
-        self._mixed = mixed
+        self._batching = batching
+        self._canvases = canvases or {}
         self._default: str | None = None
         self._engines: dict[str, dict[int, Engine]] = {}
 
@@ -29,8 +38,9 @@ class Store:
         found = find(self._root)
         default = default_model(sorted(found), self._wanted, self._root)
         for name, versions in found.items():
+            canvases = [Canvas(*shape) for shape in self._canvases.get(name, ())]
             for version, folder in versions.items():
-                engine = Engine(folder, self._provider, mixed=self._mixed)
+                engine = Engine(folder, self._provider, batching=self._batching, canvases=canvases)
                 engine.warm_up()
                 self._engines.setdefault(name, {})[version] = engine
                 logger.info("loaded %s version %d on %s", name, version, engine.provider)

@@ -58,6 +58,7 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
         ws="none",
+        proxy_headers=False,  # nothing here asks who or where the client is
         access_log=False,
         log_config=configuration(settings.log_level),
         timeout_keep_alive=75,

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.classify import Picture
 from service.errors import BadRequest, BodyTooLarge, RequestTimeout, TooManyImages
 from service.settings import MEGA
+from service.threads import parsed
 
 PART = "files"
 
@@ -63,9 +65,9 @@ async def read(request: Request, max_bytes: int, timeout_s: float, max_images: i
         boundary = options.get(b"boundary")
         if not boundary:
             raise BadRequest("multipart/form-data without a boundary")
-        pictures = await asyncio.to_thread(_multipart, data, boundary, max_images)
+        pictures = await parsed(partial(_multipart, data, boundary, max_images), len(data))
     elif content_type == b"application/json":
-        pictures = await asyncio.to_thread(_json, data, max_images)
+        pictures = await parsed(partial(_json, data, max_images), len(data))
     else:
         if not data:
             raise BadRequest("the body is empty: send an image, multipart/form-data or JSON")

@@ -33,9 +33,11 @@ class Service:
             raise NotReady(f"no model could be loaded: {self.problem}", retry_after=30)
         if not self.store.ready:
             raise NotReady("the model is being loaded; try again in a second")
+        if self.scheduler.lost:
+            raise NotReady("a worker hangs, and the service restarts; try again", retry_after=5)
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The parts, for a route."""
     parts: Service = request.app.state.service
     return parts

@@ -1,9 +1,9 @@
-"""Around every request: an id, a log line, a count of those in progress."""
+"""Around every request: an id, a log line, a count of those in progress, an end when it is due."""
 
 import logging
+import random
 import re
 import time
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -18,7 +18,7 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class Envelope:
-    """ASGI middleware, plain: it never touches bodies."""
+    """ASGI middleware, plain: it never changes bodies."""
 
     def __init__(self, app: ASGIApp, parts: Service) -> None:
         self._app = app
@@ -29,24 +29,32 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 0
-        request_id = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
         if not _ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
+        arrived = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+        async def arrival() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived = arrived or not message.get("more_body", False)
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                if self._parts.draining:
-                    headers["Connection"] = "close"
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-Id"] = request_id
+                if self._parts.draining or not arrived:  # an early answer is the last one
+                    answered["Connection"] = "close"
             await send(message)
 
         self._parts.active += 1
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, arrival, answer)
         except ClientDisconnect:
             status = 499  # as nginx logs it: the client went away before it was answered
         except Exception:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from service.api import body as bodies
 from service.api.deps import Service, service
@@ -21,15 +22,26 @@ from service.api.schemas_v1 import (
 )
 from service.classify import Options, Outcome
 from service.engine import Engine
-from service.errors import BadParameter
+from service.errors import AnypoolError, BadParameter
 from service.settings import MEGA, Settings
 
 router = APIRouter(prefix="/v1", tags=["REST v1"])
 
 Parts = Annotated[Service, Depends(service)]
-Asked = Annotated[ClassifyQuery, Query()]
 ModelName = Annotated[str, Path(description="a model's name, see GET /v1/models")]
 Version = Annotated[str, Path(description="a positive integer")]
+
+
+async def _asked(request: Request) -> ClassifyQuery:
+    """The query. FastAPI could parse it, but takes longer for it than for the rest of a request."""
+    try:
+        return ClassifyQuery.model_validate_strings(dict(request.query_params))
+    except ValidationError as exc:
+        wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors(include_url=False))
+        raise BadParameter(wrong) from exc
+
+
+Asked = Annotated[ClassifyQuery, Depends(_asked)]
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -57,12 +69,18 @@ _IMAGE_BODY = {
 }
 
 
+_QUERY = [
+    {"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")}
+    for name, schema in ClassifyQuery.model_json_schema()["properties"].items()
+]
+
+
 def _documented(function: Any, path: str) -> None:
     router.post(
         path,
         response_model=ClassifyAnswer,
         responses=_PROBLEMS,
-        openapi_extra={"requestBody": _IMAGE_BODY},
+        openapi_extra={"requestBody": _IMAGE_BODY, "parameters": _QUERY},
         response_model_exclude_none=True,
     )(function)
 
@@ -135,7 +153,13 @@ async def _classify(
     body = await bodies.read(
         request, limits.max_body_bytes, limits.body_timeout_s, limits.max_images
     )
-    outcomes = await unless_gone(request, parts.classifier.classify(engine, body.pictures, options))
+    try:
+        outcomes = await unless_gone(
+            request, parts.classifier.classify(engine, body.pictures, options)
+        )
+    except AnypoolError as exc:
+        parts.metrics.rejected(engine.card.name, exc, len(body.pictures))
+        raise
     for outcome in outcomes:
         parts.metrics.image(engine.card.name, outcome)
     error = outcomes[0].error

@@ -10,13 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.card import CardError
-from service.app import create_classifier, create_scheduler
+from service.app import create_classifier, create_scheduler, create_store
 from service.classify import Classifier, Options, Outcome, Picture
 from service.engine import Engine, EngineError
 from service.errors import AnypoolError
 from service.folders import StoreError
 from service.settings import Settings
-from service.store import Store
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic",
              ".heif"}  # fmt: skip
@@ -47,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     asked = Options(top_k=max(1, options.top_k), policy=options.resize, size=options.size)
     settings = Settings(artifacts=options.artifacts, model=options.model)
-    store = Store(settings.artifacts, settings.provider, settings.model)
     try:
+        store = create_store(settings)
         store.load()
         return asyncio.run(_classify(settings, store.get(), files, asked, options.json))
     except (StoreError, CardError, EngineError, AnypoolError) as exc:

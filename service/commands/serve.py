@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.card import Card, CardError
-from service.folders import StoreError, default_model, find
+from service.folders import StoreError, default_model, find, read_canvases
 from service.settings import PREFIX, Settings
 from service.supervisor import serve
 
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         found = find(settings.artifacts)
         default_model(sorted(found), settings.model, settings.artifacts)
+        if settings.canvases is not None:
+            read_canvases(settings.canvases, sorted(found))
         for versions in found.values():
             for folder in versions.values():
                 Card.load(folder / "card.json")

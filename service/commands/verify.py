@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare size by size with torch, and batches with their images alone; 0 if all agree."""
     failed = total = 0
     try:
-        engine = Engine(options.artifact, options.provider, mixed=True)
+        engine = Engine(options.artifact, options.provider, batching="mixed")
         for case in check(engine, options.artifact):
             total += 1
             failed += case.problem is not None

@@ -44,7 +44,7 @@ def logits(answer: dict[str, Any]) -> list[np.ndarray]:
 
 
 def mixed_runs(url: str) -> float:
-    found = re.search(r'anypool_runs\{kind="mixed"\} (\S+)', httpx.get(f"{url}/metrics").text)
+    found = re.search(r'anypool_runs_total\{kind="mixed"\} (\S+)', httpx.get(f"{url}/metrics").text)
     assert found is not None
     return float(found[1])
 

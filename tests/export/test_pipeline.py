@@ -140,7 +140,7 @@ def test_a_network_that_cannot_mix_sizes_is_written_without_the_ragged_graph(
     assert card.mixed.reason is not None
     assert card.mixed.reason.startswith("Resize (")
     assert "run apart: Resize (" in anypool("verify", folder).stdout
-    assert Engine(folder, "cpu", mixed=True).mixes is False
+    assert Engine(folder, "cpu", batching="mixed").mixes is False
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])

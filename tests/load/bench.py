@@ -1,117 +1,141 @@
-"""Requests a second over HTTP, beside the same work done bare: `make bench`.
+"""Images a second over HTTP, beside the same work done bare: `make bench`.
 
 Bare is two threads that share one ONNX Runtime session in one process, decode and run over the same
-files, no HTTP. Rounds of both are interleaved; medians are printed.
+files, no HTTP. The client runs on the same cores. Rounds are interleaved, medians are printed, and
+the ratio is the median of the rounds' ratios.
 """
 
 import argparse
-import http.client
-import statistics
-import threading
-import time
-from collections.abc import Callable
-from functools import partial
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from models.card import Preprocessing
+import numpy as np
+from PIL import Image
+
 from service.engine import Engine
-from service.images import SourceLimits, allowed_formats, decode, read_header
+from service.images import Pixels, SourceLimits, allowed_formats, decode, read_header
 from service.resize import InferenceLimits, Resize, used_size
-from tests.conftest import PHOTOS
 from tests.e2e.server import Server
+from tests.load import images
+from tests.load.client import PATH, closed_loop, request
+from tests.load.compare import rates, show
 
 SOURCE = SourceLimits(50_000_000, 16_384, 100)
-Connect = Callable[[], Callable[[bytes], None]]
-
 INFERENCE = InferenceLimits(2_048, 2_100_000)
+NATIVE = Resize("native", None)
+FIT = "/v1/classify?top_k=1"
+
+Way = Callable[[], int]
 
 
-def bare(engine: Engine, data: bytes) -> None:
-    """One image as the service does it, without the service."""
-    preprocessing: Preprocessing = engine.card.preprocessing
-    header = read_header(data, SOURCE, allowed_formats())
-    resize = Resize(preprocessing.policy, preprocessing.size)
-    used = used_size(header.size, resize, engine.card.limits, INFERENCE)
-    engine.run([decode(data, header, used, preprocessing)])
+def bare(engine: Engine, files: Sequence[bytes], resize: Resize = NATIVE) -> Way:
+    """Two threads do what the service does, without the service."""
+
+    def one(data: bytes) -> None:
+        header = read_header(data, SOURCE, allowed_formats())
+        used = used_size(header.size, resize, engine.card.limits, INFERENCE)
+        engine.run([decode(data, header, used, engine.card.preprocessing)])
+
+    return _two_threads(one, files)
 
 
-def over_http(url: str) -> Connect:
-    """Makes clients with a kept connection each."""
+def decoded_fully(engine: Engine, files: Sequence[bytes], size: int) -> Way:
+    """Two threads decode whole images, then resize them, then run: the usual loop."""
 
-    def connect() -> Callable[[bytes], None]:
-        where = urlsplit(url)
-        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+    def one(data: bytes) -> None:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        scale = size / max(image.size)
+        small = image.resize((round(image.width * scale), round(image.height * scale)))
+        pixels: Pixels = np.asarray(small)
+        engine.run([pixels])
 
-        def post(data: bytes) -> None:
-            connection.request("POST", "/v1/classify", data)
-            answer = connection.getresponse()
-            body = answer.read()
-            assert answer.status == 200, body
-
-        return post
-
-    return connect
+    return _two_threads(one, files)
 
 
-def measure(
-    connect: Connect, clients: int, files: list[bytes], count: int
-) -> tuple[float, list[float]]:
-    """Images a second and the latencies in seconds, `count` images shared by `clients` threads."""
-    latencies: list[float] = []
+def _two_threads(one: Callable[[bytes], None], files: Sequence[bytes]) -> Way:
+    def way() -> int:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(one, files))
+        return len(files)
 
-    def client(mine: list[bytes]) -> None:
-        call = connect()
-        for data in mine:
-            begun = time.perf_counter()
-            call(data)
-            latencies.append(time.perf_counter() - begun)
+    return way
 
-    work = list(islice(cycle(files), count))
-    threads = [threading.Thread(target=client, args=(work[i::clients],)) for i in range(clients)]
-    begun = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return count / (time.perf_counter() - begun), latencies
+
+def over_http(
+    url: str, files: Sequence[bytes], together: int = 1, clients: int = 8, path: str = PATH
+) -> Way:
+    """So many clients, so many images in a request."""
+    sets = (files[first : first + together] for first in range(0, len(files), together))
+    requests = [request(some, path) for some in sets]
+
+    def way() -> int:
+        answers = closed_loop(url, requests, clients)
+        assert all(answer.right for answer in answers), answers
+        return len(files)
+
+    return way
+
+
+def repeated(files: Sequence[bytes], count: int) -> list[bytes]:
+    return list(islice(cycle(files), count))
+
+
+def against_bare(artifacts: Path) -> None:
+    """HTTP beside bare: web sizes, small ones, phone photos."""
+    engine = Engine(artifacts / "efficientnet_lite0" / "1", "cpu")
+    web, small = images.web(120), images.boxes(640, 32, 160)
+    photos = repeated(images.phones(6), 24)
+    with Server(artifacts, "--model", "efficientnet_lite0") as server:
+        ways = {
+            "bare, 2 threads": bare(engine, web),
+            "HTTP, 1 client": over_http(server.url, web, clients=1),
+            "HTTP, 8 clients": over_http(server.url, web),
+        }
+        title = "web sizes, 158-1024 px, native, one a request"
+        show(title, rates(ways), {"HTTP, 8 clients": 0.95})
+        ways = {
+            "bare, 2 threads": bare(engine, small),
+            "HTTP, 8 clients, 1 a request": over_http(server.url, small),
+            "HTTP, 8 clients, 16 a request": over_http(server.url, small, together=16),
+        }
+        targets = {"HTTP, 8 clients, 1 a request": 0.65, "HTTP, 8 clients, 16 a request": 0.9}
+        show("small, 32-160 px, native", rates(ways), targets)
+        ways = {
+            "bare, full decode, 2 threads": decoded_fully(engine, photos, 320),
+            "HTTP, 8 clients": over_http(server.url, photos, path=FIT),
+        }
+        title = "12-megapixel baseline JPEG, fit 320"
+        show(title, rates(ways), {"HTTP, 8 clients": 2.5})
+
+
+def mixed_against_equal(artifacts: Path, model: str, target: float) -> None:
+    """Thumbnails in mixed batches beside batches of equal size."""
+    thumbnails = images.boxes(1280, 32, 64)
+    path = f"/v1/models/{model}/classify?resize=native&top_k=1"
+    with (
+        Server(artifacts, "--batching", "equal", "--model", model) as equal,
+        Server(artifacts, "--batching", "auto", "--model", model) as auto,
+        Server(artifacts, "--batching", "mixed", "--model", model) as mixed,
+    ):
+        servers = {"equal": equal, "auto": auto, "mixed": mixed}
+        ways = {
+            name: over_http(server.url, thumbnails, together=16, path=path)
+            for name, server in servers.items()
+        }
+        title = f"{model}: thumbnails, 32-64 px, 8 clients, 16 a request, by --batching"
+        show(title, rates(ways), {"auto": target})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
-    parser.add_argument("--photos", type=Path, default=PHOTOS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=130, help="images in a round")
     options = parser.parse_args()
-    paths = (p for p in sorted(options.photos.iterdir()) if p.suffix in (".jpg", ".webp"))
-    files = [path.read_bytes() for path in paths]
-    engine = Engine(options.artifacts / "efficientnet_lite0" / "1", "cpu")
-    rates: dict[str, list[float]] = {}
-    latencies: dict[str, list[float]] = {}
-    with Server(options.artifacts, "--model", "efficientnet_lite0") as server:
-        runs: dict[str, tuple[Connect, int]] = {
-            "bare, 2 threads": (lambda: partial(bare, engine), 2),
-            "HTTP, 1 client": (over_http(server.url), 1),
-            "HTTP, 8 clients": (over_http(server.url), 8),
-        }
-        for number in range(options.rounds + 1):
-            for name, (connect, clients) in runs.items():
-                rate, seconds = measure(connect, clients, files, options.images)
-                if number:  # the first round warms up
-                    rates.setdefault(name, []).append(rate)
-                    latencies.setdefault(name, []).extend(seconds)
-    base = statistics.median(rates["bare, 2 threads"])
-    print(f"{len(files)} photos, medians of {options.rounds} interleaved rounds")
-    print(f"{'':18}{'images/s':>9} {'(min-max)':>14} {'of bare':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    for name, series in rates.items():
-        cut = statistics.quantiles(latencies[name], n=100)
-        spread = f"({min(series):.1f}-{max(series):.1f})"
-        print(
-            f"{name:18}{statistics.median(series):9.1f} {spread:>14} "
-            f"{statistics.median(series) / base:8.2f} {cut[49] * 1000:8.1f} {cut[98] * 1000:8.1f}"
-        )
+    against_bare(options.artifacts)
+    mixed_against_equal(options.artifacts, "efficientnet_lite0", 0.95)
+    mixed_against_equal(options.artifacts, "resnet18", 1.1)
 
 
 if __name__ == "__main__":

@@ -2,32 +2,78 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import EngineError, Scores
+from service.costs import Canvas, Costs, Line
+from service.engine import EngineError, OutOfMemory, Scores, Stop
+
+PLAIN = Costs(Line(1e-3, 1e-6))
+_AT_MOST_S = 60.0  # behind a closed gate: a test that fails must not keep pytest from ending
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run: the (height, width) of its images, and the canvas if it had one."""
+
+    sizes: tuple[tuple[int, int], ...]
+    canvas: Canvas | None = None
 
 
 class FakeEngine:
-    """Scores an image by its mean and remembers the batches; a run with `poison` in it fails."""
+    """Scores an image by its mean and remembers what ran, in order, and how many were stopped.
 
-    def __init__(self, poison: int | None = None, *, mixes: bool = False) -> None:
-        self.mixes = mixes
-        self.batches: list[int] = []
+    poison: a run with that grey in it fails
+    memory: a run of more images fails for want of memory
+    stubborn: a run that waits for the gate does not listen to Stop
+    """
+
+    def __init__(
+        self,
+        poison: int | None = None,
+        memory: int = 1000,
+        costs: Costs = PLAIN,
+        device: str = "cpu",
+        stubborn: bool = False,
+    ) -> None:
+        self.costs = costs
+        self.device = device
+        self.ran: list[Ran] = []
+        self.stopped = 0
         self.poison = poison
-        self.gate = threading.Event()  # runs wait for it
+        self.memory = memory
+        self.stubborn = stubborn
+        self.gate = threading.Event()  # runs wait for it, unless they are stopped
         self.gate.set()
 
-    def run(self, pictures: Sequence[NDArray[np.uint8]]) -> Scores:
-        self.gate.wait(20)
-        self.batches.append(len(pictures))
+    @property
+    def batches(self) -> list[int]:
+        """Images in each run."""
+        return [len(run.sizes) for run in self.ran]
+
+    def run(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        stop: Stop | None = None,
+        canvas: Canvas | None = None,
+    ) -> Scores:
+        for _ in range(int(_AT_MOST_S / 0.01)):
+            if self.gate.wait(0.01):
+                break
+            if stop is not None and stop.is_set and not self.stubborn:
+                self.stopped += 1
+                raise EngineError("stopped")
+        self.ran.append(Ran(tuple((p.shape[0], p.shape[1]) for p in pictures), canvas))
+        if len(pictures) > self.memory:
+            raise OutOfMemory("no memory")
         if any((picture == self.poison).any() for picture in pictures):
             raise EngineError("poisoned")
-        means = np.array([[picture.mean()] for picture in pictures], np.float32)
-        return Scores(means, means, None)
+        means = np.array([[picture.mean()] for picture in pictures], np.float32)  # (n, 1)
+        return Scores(means, means, None, np.zeros((len(means), 1), np.int64))
 
 
 def grey(value: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:
-    """An image of one grey."""
+    """An image (height, width, 1) of one grey."""
     return np.full((height, width, 1), value, np.uint8)

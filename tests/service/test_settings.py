@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, granted_cores
+from service.settings import Settings, granted_cores, granted_memory_mb
 
 
 def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +29,28 @@ def test_cores_are_those_the_cgroup_grants(tmp_path: Path, quota: str, cores: in
     everything = granted_cores(tmp_path / "missing")
     assert everything >= 1
     assert granted_cores(file) == (everything if cores is None else cores)
+
+
+@pytest.mark.parametrize(
+    ("limit", "megabytes"),
+    [
+        ("256000000\n", 256),
+        ("1999999", 1),
+        ("max\n", None),
+        ("", None),
+        ("9223372036854771712\n", None),  # how old kernels say that there is no limit
+    ],
+)
+def test_memory_is_what_the_cgroup_grants(
+    tmp_path: Path, limit: str, megabytes: int | None
+) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(limit)
+    everything = granted_memory_mb(tmp_path / "missing")
+    assert everything > 256
+    assert granted_memory_mb(file) == (everything if megabytes is None else megabytes)
+
+
+def test_runs_take_at_most_six_tenths_of_the_memory_at_190_bytes_a_pixel() -> None:
+    assert Settings(memory_mb=1900).running_pixels == pytest.approx(6_000_000)
+    assert Settings(memory_mb=3800).running_pixels == pytest.approx(12_000_000)

@@ -1,0 +1,83 @@
+"""The service with an engine that hangs, once: `python -m tests.e2e.hanging`.
+
+The real supervisor and the real application. The first worker process to start gets an engine that
+never ends a run and does not listen to Stop; those after it get the real one. Settings come from
+ANYPOOL_*; HANGS_ONCE names a file that is made when that first worker has started.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fastapi import FastAPI
+
+from service import app
+from service.connection import ConnectionConfig
+from service.costs import Canvas
+from service.engine import Engine, Stop
+from service.images import Pixels
+from service.logs import configuration, configure
+from service.settings import Settings
+from service.store import Store
+from service.supervisor import Supervisor
+
+FLAG = "HANGS_ONCE"
+
+logger = logging.getLogger(__name__)
+
+
+class HangingEngine(Engine):
+    """Loads as others do; asked to run, it never comes back."""
+
+    def run(
+        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+    ) -> NoReturn:
+        threading.Event().wait()
+        raise AssertionError("nobody sets that event")
+
+
+class HangingStore(Store):
+    """Loads as others do, but hands out an engine that hangs."""
+
+    def __init__(self, store: Path, model: str) -> None:
+        super().__init__(store, "cpu", model)
+        self._hanging = HangingEngine(store / model / "1", "cpu")
+
+    def get(self, name: str | None = None, version: str | None = None) -> Engine:
+        return self._hanging
+
+
+def create_app() -> FastAPI:
+    """The application that a worker serves."""
+    made = app.create_app()
+    flag = Path(os.environ[FLAG])
+    if not flag.exists():
+        flag.touch()
+        settings: Settings = made.state.service.settings
+        assert settings.model is not None
+        made.state.service.store = HangingStore(settings.artifacts, settings.model)
+    return made
+
+
+def main() -> None:
+    """Serve until SIGTERM, on a port that is logged."""
+    settings = Settings()
+    configure(settings.log_level)
+    config = ConnectionConfig(
+        "tests.e2e.hanging:create_app",
+        factory=True,
+        header_timeout_s=settings.header_timeout_s,
+        log_config=configuration(settings.log_level),
+    )
+    held = socket.create_server(("127.0.0.1", 0))
+    held.set_inheritable(True)
+    logger.info("listening on http://127.0.0.1:%d", held.getsockname()[1])
+    Supervisor(config, [held], settings.drain_s).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A worker process whose engine hangs is replaced, and nobody waits for ever."""
+
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import photo
+from tests.e2e.hanging import FLAG
+from tests.e2e.server import Server
+from tests.e2e.test_statuses import check_alive, check_problem, png
+
+ROOT = Path(__file__).parents[2]
+
+
+class HangingServer(Server):
+    """tests/e2e/hanging.py as a process; what it needs is in the environment."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(store)
+        self._command = [sys.executable, "-m", "tests.e2e.hanging"]
+
+
+@pytest.fixture
+def hangs_once(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HangingServer:
+    """A server whose first worker hangs when it is asked, and gives up a run after 1.5 seconds."""
+    monkeypatch.chdir(ROOT)  # where `python -m` finds the tests
+    monkeypatch.setenv(FLAG, str(tmp_path / "started"))
+    monkeypatch.setenv("ANYPOOL_ARTIFACTS", str(store))
+    monkeypatch.setenv("ANYPOOL_MODEL", "efficientnet_lite0")
+    monkeypatch.setenv("ANYPOOL_RUN_LIMIT_S", "1.5")
+    return HangingServer(store)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_worker_that_hangs_is_replaced_and_the_next_answers(
+    hangs_once: HangingServer, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setenv("ANYPOOL_CORES", str(cores))
+    with hangs_once as server:
+        (first,) = server.workers()
+
+        late = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data, timeout=60)
+        check_problem(late, 504, "deadline-exceeded", "1.5 s")
+
+        not_ready = httpx.get(f"{server.url}/readyz")
+        assert not_ready.status_code == 503
+        assert not_ready.json()["status"] == "not-ready"
+        assert int(not_ready.headers["retry-after"]) >= 1
+        refused = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data)
+        check_problem(refused, 503, "not-ready", "hangs")
+        assert "anypool_workers_lost 1.0" in httpx.get(f"{server.url}/metrics").text
+
+        server.wait_for_log("workers hang; replacing the process")
+        server.wait_for_log(f"Child process [{first}] died")
+        server.wait_until_ready()
+        (second,) = server.workers()
+        assert second != first
+        check_alive(server.url)
+        assert "anypool_workers_lost 0.0" in httpx.get(f"{server.url}/metrics").text
+
+
+def test_requests_that_wait_behind_a_hanging_run_are_all_answered(
+    hangs_once: HangingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYPOOL_CORES", "1")
+    with hangs_once as server:
+        sizes = (64, 128, 192, 256, 320, 384)  # no two share a run
+        files = [("files", (f"{n}.png", png(n, n))) for n in sizes]
+        begun = time.monotonic()
+        answer = httpx.post(f"{server.url}/v1/classify?resize=native", files=files, timeout=60)
+        assert time.monotonic() - begun < 20  # and not after the 30 seconds of their deadline
+        assert answer.status_code == 200
+        statuses = [result["error"]["status"] for result in answer.json()["results"]]
+        assert sorted(statuses) == [503, 503, 503, 503, 503, 504]
+        server.wait_for_log("workers hang; replacing the process")
+        server.wait_for_log("died")
+        server.wait_until_ready()
+        check_alive(server.url)
+
+
+def test_a_client_that_was_refused_early_can_go_on_with_its_connections(store: Path) -> None:
+    with (
+        Server(store, "--max-body-mb", "0.1") as server,
+        httpx.Client(base_url=server.url, timeout=20) as client,
+    ):
+        refused = client.post("/v1/classify", content=photo("bee").data)
+        check_problem(refused, 413, "body-too-large")
+        assert client.get("/readyz").status_code == 200
