@@ -646,3 +646,10 @@ def test_who_comes_later_than_patience_times_the_cost_of_another_does_not_overta
         for later in coming:
             if later.arrived > each.arrived + patience * each.cost:
                 assert begun[later.key] > begun[each.key]
+
+
+def test_jobs_of_other_sizes_are_shared_among_the_free_workers_too() -> None:
+    net = Group("net", Costs(plain=Line(1.0, 1e-3), ragged=Line(1.1, 1.1e-3)))
+    waiting = queue(*(Job(key, net, 8, 8 + key, 1.0, 0.0, 1e9) for key in range(4)))
+    assert len(taken(waiting, workers=2)) == 2
+    assert len(taken(waiting, workers=1)) == 2
