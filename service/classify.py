@@ -164,7 +164,7 @@ class Classifier:
         cost, decoding, queued = admitted.decoding, 0.0, 0.0
         ready: Pixels | Undecoded = Undecoded(work, used.height, used.width, cost)
         try:
-            if not admitted.cheap:
+            if not admitted.cheap or engine.device != "cpu":
                 decoded = await self._scheduler.decode(work, cost, arrived, deadline)
                 ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
             scored = await self._scheduler.infer(engine, ready, arrived, deadline)

@@ -235,19 +235,26 @@ class Engine:
         if len(sizes) > canvas.rows or (sizes.max(0) > (canvas.height, canvas.width)).any():
             raise EngineError(f"{n} images up to {sizes.max(0)} do not fit {canvas}")
         lay(pictures, pixels[:n])
-        scores = self._run(self._pinned[canvas], {"pixels": pixels, "sizes": sizes}, stop)
+        session = self._pinned[canvas]
+        scores = self._run(session, {"pixels": pixels, "sizes": sizes}, stop, keep=True)
         return scores.rows(slice(0, n))
 
     def _run(
-        self, session: ort.InferenceSession, feed: dict[str, NDArray[Any]], stop: Stop | None = None
+        self,
+        session: ort.InferenceSession,
+        feed: dict[str, NDArray[Any]],
+        stop: Stop | None = None,
+        *,
+        keep: bool = False,
     ) -> Scores:
+        """keep: what the run takes is kept for the next one, however large."""
         names = list(self.card.outputs)
         options = (stop or Stop()).options
         pixels = feed["pixels"].size // feed["pixels"].shape[3]
-        if self.device == "cpu" and pixels > _OVERSIZE:
-            _shrink(options)
-        elif self.device == "cpu" and pixels > _USUAL:
-            self._grown = True
+        if self.device == "cpu" and not keep:
+            if pixels > _OVERSIZE:
+                _shrink(options)
+            self._grown = self._grown or pixels > _USUAL
         try:
             arrays = dict(zip(names, session.run(names, feed, options), strict=True))
         except MemoryError:

@@ -1,12 +1,15 @@
 """Run jobs on as many threads as there are cores: the asyncio side of batching.
 
-All state lives on the event loop; the threads only decode and infer. On a CPU both share the
-threads, so cores are never oversubscribed; another device has a thread of its own for its runs.
+Requests live on the event loop. A thread that is free takes from the queue by itself, under a lock,
+and only reports to the loop: waiting for the loop between two thumbnails would cost it a third of
+its time. On a CPU decoding and inference share the threads, so cores are never oversubscribed;
+another device has a thread of its own for its runs.
 """
 
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,6 +141,17 @@ class _Inference:
     picture: Pixels | Undecoded
 
 
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A batch that runs: since when, and whether its worker counts as lost."""
+
+    batch: Batch
+    members: list[_Waiting]
+    begun: float
+    stop: Stop = field(default_factory=Stop)
+    lost: bool = False
+
+
 @dataclass(slots=True)
 class _Done:
     """What a worker made of a batch: a result or an exception for each member, and seconds."""
@@ -149,21 +163,74 @@ class _Done:
 
 
 class _Lane:
-    """The threads of one device, and what waits for them."""
+    """The threads of one device, what waits for them and what they run; all under the lock."""
 
     def __init__(self, name: str, workers: int, limits: Limits, patience: float) -> None:
-        self.queue = Queue(limits.batch_pixels, patience)
+        self.lock = threading.Lock()
         self.threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self.workers = workers
-        self.free = workers
-        self.lost = 0  # workers that hang
-        self.running_pixels = 0
+        self.waiting: dict[int, _Waiting] = {}
+        self.running: set[_Run] = set()
+        self.closed = False
+        self._late: list[_Waiting] = []  # taken out, to be told
+        self._queue = Queue(limits.batch_pixels, patience)
         self._most_pixels = limits.running_pixels if name == _CPU else _FOREVER
 
-    def take(self) -> Batch | None:
-        """What the next free worker should run."""
-        room = self._most_pixels - self.running_pixels if self.running_pixels else _FOREVER
-        return self.queue.take(self.free, room) if self.free else None
+    @property
+    def lost(self) -> int:
+        """Workers that hang."""
+        return sum(run.lost for run in self.running)
+
+    @property
+    def all_hang(self) -> bool:
+        return self.lost == self.workers
+
+    def add(self, job: Job, waiting: _Waiting) -> None:
+        with self.lock:
+            self.waiting[job.key] = waiting
+            self._queue.add(job)
+
+    def forget(self, key: int) -> None:
+        with self.lock:
+            self._queue.remove(key)
+            self.waiting.pop(key, None)
+
+    def late(self, now: float) -> list[_Waiting]:
+        """Those whose deadline has passed; they will not run."""
+        with self.lock:
+            self._expire(now)
+            late, self._late = self._late, []
+            return late
+
+    def next(self, done: _Run | None = None) -> _Run | None:
+        """What a free worker should run: one that is `done` with a run, or one that had none."""
+        with self.lock:
+            if done is not None:
+                self.running.discard(done)
+            free = self.workers - len(self.running)
+            if free == 0 or self.closed:
+                return None
+            busy = sum(run.batch.pixels for run in self.running)
+            now = time.monotonic()
+            self._expire(now)
+            batch = self._queue.take(free, self._most_pixels - busy if busy else _FOREVER)
+            if batch is None:
+                return None
+            # Looked up now: whoever waits may be gone before the run begins.
+            run = _Run(batch, [self.waiting[job.key] for job in batch.jobs], now)
+            self.running.add(run)
+            return run
+
+    def _expire(self, now: float) -> None:
+        self._late += [self.waiting[job.key] for job in self._queue.expire(now)]
+
+    def hanging(self, since: float) -> list[_Run]:
+        """Runs that began before that; their workers count as lost from now on."""
+        with self.lock:
+            found = [run for run in self.running if run.begun < since and not run.lost]
+            for run in found:
+                run.lost = True
+            return found
 
 
 class Scheduler:
@@ -184,8 +251,7 @@ class Scheduler:
         self._lanes = {_CPU: _Lane(_CPU, workers, limits, patience)}
         self._groups: dict[Runs, Group] = {}
         self._paces: dict[Hashable, Pace] = {}
-        self._waiting: dict[int, _Waiting] = {}
-        self._running: set[asyncio.Future[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
         self._keys = count()
         self._admitted = 0
         self._backlog = 0.0  # predicted seconds of what was admitted
@@ -203,7 +269,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
-        return not self._waiting and not self._running
+        return not any(lane.waiting or lane.running for lane in self._lanes.values())
 
     @property
     def lost(self) -> int:
@@ -272,7 +338,10 @@ class Scheduler:
 
     def close(self) -> None:
         """Let the workers go; does not wait for what they are doing."""
+        if self._watch is not None:
+            self._watch.cancel()
         for lane in self._lanes.values():
+            lane.closed = True
             lane.threads.shutdown(wait=False, cancel_futures=True)
 
     def _predict(self, cost: Cost) -> float:
@@ -289,15 +358,18 @@ class Scheduler:
         arrived: float,
         deadline: float,
     ) -> Timed[object]:
-        if lane.lost == lane.workers:
+        if lane.all_hang:
             raise _all_hang()
         loop = asyncio.get_running_loop()
+        now = time.monotonic()
         job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline)
-        waiting = _Waiting(loop.create_future(), time.monotonic(), cost, work)
-        self._waiting[job.key] = waiting
-        lane.queue.add(job)
-        alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, lane, deadline)
-        self._dispatch(lane)
+        waiting = _Waiting(loop.create_future(), now, cost, work)
+        lane.add(job, waiting)
+        alarm = loop.call_later(max(0.0, deadline - now), self._expire, lane, deadline)
+        if (run := lane.next()) is not None:
+            lane.threads.submit(self._work, loop, lane, run)
+        if self._watch is None:
+            self._watch = loop.call_later(self._limits.run_s / 4, self._find_hanging)
         try:
             return await waiting.future
         except asyncio.CancelledError:
@@ -305,52 +377,42 @@ class Scheduler:
             raise
         finally:
             alarm.cancel()
-            lane.queue.remove(job.key)  # the client went away while the job still waited
-            self._waiting.pop(job.key, None)
+            lane.forget(job.key)  # the client went away while the job still waited
 
-    def _expire(self, lane: _Lane, now: float = 0.0) -> None:
-        """Give up the jobs that are late; `now` is for a timer that fires a little early."""
-        for job in lane.queue.expire(max(now, time.monotonic())):
+    def _expire(self, lane: _Lane, deadline: float) -> None:
+        """Give up the jobs that are late; the timer may fire a little early."""
+        for waiting in lane.late(max(deadline, time.monotonic())):
             late = DeadlineExceeded("no worker was free before the deadline; try again later")
-            _fail(self._waiting[job.key], late)
+            _fail(waiting, late)
 
-    def _dispatch(self, lane: _Lane) -> None:
-        self._expire(lane)
-        while batch := lane.take():
-            # Looked up now: whoever waits may be gone before the run begins.
-            members = [self._waiting[job.key] for job in batch.jobs]
-            lane.free -= 1
-            lane.running_pixels += batch.pixels
-            run = asyncio.ensure_future(self._run(lane, batch, members))
-            self._running.add(run)
-            run.add_done_callback(self._running.discard)
+    def _work(self, loop: asyncio.AbstractEventLoop, lane: _Lane, run: _Run | None) -> None:
+        """On a worker thread: run what there is to run, and tell the loop of each."""
+        while run is not None:
+            try:
+                done = _run(run)
+            except Exception as exc:  # whatever happens, nobody is left waiting
+                logger.exception("a run failed in a way nobody foresaw")
+                done = _Done([_failed(exc)] * len(run.members))
+            following = lane.next(run)
+            try:
+                loop.call_soon_threadsafe(self._finish, run, done)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            run = following
 
-    async def _run(self, lane: _Lane, batch: Batch, members: list[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        begun, stop = time.monotonic(), Stop()
-        alarm = loop.call_later(self._limits.run_s, self._give_up, lane, members, stop)
-        try:
-            done = await loop.run_in_executor(lane.threads, _work, batch, members, stop)
-        except Exception as exc:  # whatever happens, nobody is left waiting
-            logger.exception("a run failed in a way nobody foresaw")
-            done = _Done([_failed(exc)] * len(members))
-        finally:
-            alarm.cancel()
-            lane.lost -= stop.is_set
-            lane.free += 1
-            lane.running_pixels -= batch.pixels
-            self._dispatch(lane)
-        self._learn(batch, members, done)
+    def _finish(self, run: _Run, done: _Done) -> None:
+        """Back on the loop: hand out the results."""
+        self._learn(run.batch, run.members, done)
         if done.inferred:
-            self._observer.ran(batch)
+            self._observer.ran(run.batch)
         decoded = sum(done.decoding)
-        for index, (member, result) in enumerate(zip(members, done.results, strict=True)):
+        for index, (member, result) in enumerate(zip(run.members, done.results, strict=True)):
             if isinstance(result, Exception):
                 _fail(member, result)
             elif not member.future.done():
                 decoding = done.decoding[index] if done.decoding else 0.0
-                waited = begun - member.since + decoded - decoding
-                timed = Timed(result, waited, done.ran, decoding, len(members))
+                waited = run.begun - member.since + decoded - decoding
+                timed = Timed(result, waited, done.ran, decoding, len(run.members))
                 member.future.set_result(timed)
 
     def _learn(self, batch: Batch, members: list[_Waiting], done: _Done) -> None:
@@ -365,17 +427,22 @@ class Scheduler:
                 cost = member.work.picture.cost
                 self._paces.setdefault(cost.kind, Pace()).observe(cost.seconds, seconds)
 
-    def _give_up(self, lane: _Lane, members: list[_Waiting], stop: Stop) -> None:
-        """Answer for a run that hangs. Its worker is lost until the run has really ended."""
-        logger.error("a run of %d images hangs; stopping it", len(members))
-        stop.set()
-        lane.lost += 1
-        for member in members:
-            _fail(member, DeadlineExceeded(f"the run took over {self._limits.run_s:g} s: stopped"))
-        if lane.lost == lane.workers:
-            while batch := lane.queue.take():
-                for job in batch.jobs:
-                    _fail(self._waiting[job.key], _all_hang())
+    def _find_hanging(self) -> None:
+        """Answer for runs that hang. A worker is lost until its run has really ended."""
+        limit = self._limits.run_s
+        for lane in self._lanes.values():
+            for run in lane.hanging(time.monotonic() - limit):
+                logger.error("a run of %d images hangs; stopping it", len(run.members))
+                run.stop.set()
+                for member in run.members:
+                    _fail(member, DeadlineExceeded(f"the run took over {limit:g} s: stopped"))
+            if lane.all_hang:
+                for waiting in list(lane.waiting.values()):
+                    _fail(waiting, _all_hang())
+        self._watch = None
+        if not self.idle:
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(limit / 4, self._find_hanging)
 
 
 def inference_cost(engine: Runs, pixels: int) -> Cost:
@@ -392,18 +459,17 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.future.set_exception(error)
 
 
-def _work(batch: Batch, members: list[_Waiting], stop: Stop) -> _Done:
-    """On a worker thread: decode or infer."""
-    first = members[0].work
+def _run(run: _Run) -> _Done:
+    """Decode or infer."""
+    first = run.members[0].work
     if isinstance(first, _Inference):
-        works = [m.work for m in members if isinstance(m.work, _Inference)]
-        return _decode_and_infer(first.engine, works, stop, batch.canvas)
-    begun = time.monotonic()
+        works = [m.work for m in run.members if isinstance(m.work, _Inference)]
+        return _decode_and_infer(first.engine, works, run.stop, run.batch.canvas)
     try:
         result: object = first()
     except Exception as exc:  # travels to whoever waits for it
         result = exc
-    return _Done([result], time.monotonic() - begun)
+    return _Done([result], time.monotonic() - run.begun)
 
 
 def _decode_and_infer(

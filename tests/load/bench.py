@@ -7,9 +7,7 @@ the ratio is the median of the rounds' ratios.
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +18,13 @@ from service.images import Pixels, SourceLimits, allowed_formats, decode, read_h
 from service.resize import InferenceLimits, Resize, used_size
 from tests.e2e.server import Server
 from tests.load import images
-from tests.load.client import PATH, closed_loop, request
-from tests.load.compare import rates, show
+from tests.load.client import PATH, request
+from tests.load.compare import Way, over_http, rates, show, threads
 
 SOURCE = SourceLimits(50_000_000, 16_384, 100)
 INFERENCE = InferenceLimits(2_048, 2_100_000)
 NATIVE = Resize("native", None)
 FIT = "/v1/classify?top_k=1"
-
-Way = Callable[[], int]
 
 
 def bare(engine: Engine, files: Sequence[bytes], resize: Resize = NATIVE) -> Way:
@@ -39,7 +35,7 @@ def bare(engine: Engine, files: Sequence[bytes], resize: Resize = NATIVE) -> Way
         used = used_size(header.size, resize, engine.card.limits, INFERENCE)
         engine.run([decode(data, header, used, engine.card.preprocessing)])
 
-    return _two_threads(one, files)
+    return threads(one, files, 2)
 
 
 def decoded_fully(engine: Engine, files: Sequence[bytes], size: int) -> Way:
@@ -52,60 +48,40 @@ def decoded_fully(engine: Engine, files: Sequence[bytes], size: int) -> Way:
         pixels: Pixels = np.asarray(small)
         engine.run([pixels])
 
-    return _two_threads(one, files)
+    return threads(one, files, 2)
 
 
-def _two_threads(one: Callable[[bytes], None], files: Sequence[bytes]) -> Way:
-    def way() -> int:
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(one, files))
-        return len(files)
-
-    return way
-
-
-def over_http(
+def served(
     url: str, files: Sequence[bytes], together: int = 1, clients: int = 8, path: str = PATH
 ) -> Way:
-    """So many clients, so many images in a request."""
+    """So many images in a request."""
     sets = (files[first : first + together] for first in range(0, len(files), together))
-    requests = [request(some, path) for some in sets]
-
-    def way() -> int:
-        answers = closed_loop(url, requests, clients)
-        assert all(answer.right for answer in answers), answers
-        return len(files)
-
-    return way
-
-
-def repeated(files: Sequence[bytes], count: int) -> list[bytes]:
-    return list(islice(cycle(files), count))
+    return over_http(url, [request(some, path) for some in sets], together, clients)
 
 
 def against_bare(artifacts: Path) -> None:
     """HTTP beside bare: web sizes, small ones, phone photos."""
     engine = Engine(artifacts / "efficientnet_lite0" / "1", "cpu")
     web, small = images.web(120), images.boxes(640, 32, 160)
-    photos = repeated(images.phones(6), 24)
+    photos = images.phones(6)
     with Server(artifacts, "--model", "efficientnet_lite0") as server:
         ways = {
             "bare, 2 threads": bare(engine, web),
-            "HTTP, 1 client": over_http(server.url, web, clients=1),
-            "HTTP, 8 clients": over_http(server.url, web),
+            "HTTP, 1 client": served(server.url, web, clients=1),
+            "HTTP, 8 clients": served(server.url, web),
         }
         title = "web sizes, 158-1024 px, native, one a request"
         show(title, rates(ways), {"HTTP, 8 clients": 0.95})
         ways = {
             "bare, 2 threads": bare(engine, small),
-            "HTTP, 8 clients, 1 a request": over_http(server.url, small),
-            "HTTP, 8 clients, 16 a request": over_http(server.url, small, together=16),
+            "HTTP, 8 clients, 1 a request": served(server.url, small),
+            "HTTP, 8 clients, 16 a request": served(server.url, small, together=16),
         }
         targets = {"HTTP, 8 clients, 1 a request": 0.65, "HTTP, 8 clients, 16 a request": 0.9}
         show("small, 32-160 px, native", rates(ways), targets)
         ways = {
             "bare, full decode, 2 threads": decoded_fully(engine, photos, 320),
-            "HTTP, 8 clients": over_http(server.url, photos, path=FIT),
+            "HTTP, 8 clients": served(server.url, photos, path=FIT),
         }
         title = "12-megapixel baseline JPEG, fit 320"
         show(title, rates(ways), {"HTTP, 8 clients": 2.5})
@@ -122,7 +98,7 @@ def mixed_against_equal(artifacts: Path, model: str, target: float) -> None:
     ):
         servers = {"equal": equal, "auto": auto, "mixed": mixed}
         ways = {
-            name: over_http(server.url, thumbnails, together=16, path=path)
+            name: served(server.url, thumbnails, together=16, path=path)
             for name, server in servers.items()
         }
         title = f"{model}: thumbnails, 32-64 px, 8 clients, 16 a request, by --batching"

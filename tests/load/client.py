@@ -5,10 +5,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Self
 from urllib.parse import urlsplit
 
 PATH = "/v1/classify?resize=native&top_k=1"
+FOREVER = float("inf")
 _BOUNDARY = "8d1c52a6"
 
 
@@ -29,11 +31,12 @@ def request(files: Sequence[bytes], path: str = PATH) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, after how many seconds."""
+    """What came back, after how many seconds, and when."""
 
     status: int
     body: bytes
     seconds: float
+    at: float
 
     @property
     def right(self) -> bool:
@@ -66,15 +69,26 @@ class Connection:
         while (line := self._reader.readline()) != b"\r\n":
             if line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
-        return Answer(status, self._reader.read(length), time.perf_counter() - begun)
+        body, now = self._reader.read(length), time.perf_counter()
+        return Answer(status, body, now - begun, now)
 
 
-def closed_loop(url: str, requests: Sequence[bytes], clients: int) -> list[Answer]:
-    """Each client sends its share, one after the other."""
+def closed_loop(
+    url: str, requests: Sequence[bytes], clients: int, seconds: float = FOREVER
+) -> list[Answer]:
+    """Each client sends the next of the requests as soon as it has its answer, all of them once;
+    or over and over, for so many seconds."""
+    end = time.perf_counter() + seconds
+    left = iter(requests) if seconds == FOREVER else cycle(requests)  # taken under the GIL
 
     def client(number: int) -> list[Answer]:
+        answers = []
         with Connection(url) as connection:
-            return [connection.send(each) for each in requests[number::clients]]
+            for each in left:
+                answers.append(connection.send(each))
+                if answers[-1].at > end:
+                    break
+        return answers
 
     with ThreadPoolExecutor(clients) as threads:
         return [answer for answers in threads.map(client, range(clients)) for answer in answers]

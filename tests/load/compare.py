@@ -2,13 +2,51 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
-ROUNDS = 5
+from tests.load.client import closed_loop
+
+ROUNDS, SECONDS = 5, 6.0
+_RUN_IN = 0.2  # part of a round that does not count: until there is a steady state
+
+# Works for so many seconds; when each piece of work was done, and how many images it was.
+Way = Callable[[float], list[tuple[float, int]]]
 
 
-def rates(ways: Mapping[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Images a second of each way, round by round; a way does its work and returns how many images.
+def threads(one: Callable[[bytes], object], files: Sequence[bytes], count: int) -> Way:
+    """So many threads in this process, each taking the next of the files, over and over."""
+
+    def way(seconds: float) -> list[tuple[float, int]]:
+        end, left = time.perf_counter() + seconds, cycle(files)  # taken under the GIL
+
+        def work(number: int) -> list[tuple[float, int]]:
+            done = []
+            while time.perf_counter() < end:
+                one(next(left))
+                done.append((time.perf_counter(), 1))
+            return done
+
+        with ThreadPoolExecutor(count) as pool:
+            return [each for done in pool.map(work, range(count)) for each in done]
+
+    return way
+
+
+def over_http(url: str, requests: Sequence[bytes], together: int, clients: int) -> Way:
+    """So many clients, each sending the next of the requests of so many images each."""
+
+    def way(seconds: float) -> list[tuple[float, int]]:
+        answers = closed_loop(url, requests, clients, seconds)
+        assert all(answer.right for answer in answers), answers
+        return [(answer.at, together) for answer in answers]
+
+    return way
+
+
+def rates(ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Images a second of each way in its steady state, round by round.
 
     A first round warms up and does not count. Every other round goes the other way around.
     """
@@ -17,9 +55,11 @@ def rates(ways: Mapping[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[s
         order = list(ways) if number % 2 else list(ways)[::-1]
         for name in order:
             begun = time.perf_counter()
-            images = ways[name]()
+            done = ways[name](SECONDS)
+            first, last = begun + _RUN_IN * SECONDS, begun + SECONDS
             if number:
-                found[name].append(images / (time.perf_counter() - begun))
+                images = sum(count for at, count in done if first < at <= last)
+                found[name].append(images / (last - first))
     return found
 
 

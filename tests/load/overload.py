@@ -8,12 +8,13 @@ import queue
 import statistics
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.e2e.server import Server
 from tests.load import images
-from tests.load.client import Answer, Connection, closed_loop, request
-from tests.load.compare import rates
+from tests.load.client import Answer, Connection, request
+from tests.load.compare import over_http, rates
 
 SECONDS, TIMES, CLIENTS = 30.0, 2.0, 700
 DEADLINE_S = 30.0  # the service's default
@@ -46,7 +47,7 @@ def flood(url: str, requests: list[bytes], rate: float) -> list[Answer]:
             while (order := due.get()) is not None:
                 at, body = order
                 answer = connection.send(body)
-                answers.append(Answer(answer.status, answer.body, time.perf_counter() - at))
+                answers.append(replace(answer, seconds=answer.at - at))
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
@@ -68,10 +69,8 @@ def main() -> None:
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     options = parser.parse_args()
     requests = [request([data]) for data in images.web(120)]
-    with Server(
-        options.artifacts, "--model", "efficientnet_lite0", "--log-level", "warning"
-    ) as server:
-        closed = rates({"closed": lambda: len(closed_loop(server.url, requests, 8))}, 3)
+    with Server(options.artifacts, "--model", "efficientnet_lite0") as server:
+        closed = rates({"closed": over_http(server.url, requests, 1, 8)}, 3)
         capacity = statistics.median(closed["closed"])
         (worker,) = server.workers()
         begun = time.perf_counter()
