@@ -171,15 +171,11 @@ class _Lane:
         self.workers = workers
         self.waiting: dict[int, _Waiting] = {}
         self.running: set[_Run] = set()
+        self.lost = 0  # workers that hang
         self.closed = False
         self._late: list[_Waiting] = []  # taken out, to be told
         self._queue = Queue(limits.batch_pixels, patience)
         self._most_pixels = limits.running_pixels if name == _CPU else _FOREVER
-
-    @property
-    def lost(self) -> int:
-        """Workers that hang."""
-        return sum(run.lost for run in self.running)
 
     @property
     def all_hang(self) -> bool:
@@ -207,6 +203,7 @@ class _Lane:
         with self.lock:
             if done is not None:
                 self.running.discard(done)
+                self.lost -= done.lost
             free = self.workers - len(self.running)
             if free == 0 or self.closed:
                 return None
@@ -230,6 +227,7 @@ class _Lane:
             found = [run for run in self.running if run.begun < since and not run.lost]
             for run in found:
                 run.lost = True
+            self.lost += len(found)
             return found
 
 
@@ -366,8 +364,7 @@ class Scheduler:
         waiting = _Waiting(loop.create_future(), now, cost, work)
         lane.add(job, waiting)
         alarm = loop.call_later(max(0.0, deadline - now), self._expire, lane, deadline)
-        if (run := lane.next()) is not None:
-            lane.threads.submit(self._work, loop, lane, run)
+        self._start(loop, lane)
         if self._watch is None:
             self._watch = loop.call_later(self._limits.run_s / 4, self._find_hanging)
         try:
@@ -378,6 +375,11 @@ class Scheduler:
         finally:
             alarm.cancel()
             lane.forget(job.key)  # the client went away while the job still waited
+
+    def _start(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+        """Set free workers to work, as long as there is some that may run."""
+        while (run := lane.next()) is not None:
+            lane.threads.submit(self._work, loop, lane, run)
 
     def _expire(self, lane: _Lane, deadline: float) -> None:
         """Give up the jobs that are late; the timer may fire a little early."""
@@ -395,13 +397,14 @@ class Scheduler:
                 done = _Done([_failed(exc)] * len(run.members))
             following = lane.next(run)
             try:
-                loop.call_soon_threadsafe(self._finish, run, done)
+                loop.call_soon_threadsafe(self._finish, loop, lane, run, done)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
             run = following
 
-    def _finish(self, run: _Run, done: _Done) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, lane: _Lane, run: _Run, done: _Done) -> None:
         """Back on the loop: hand out the results."""
+        self._start(loop, lane)  # others may have waited for the room this run took
         self._learn(run.batch, run.members, done)
         if done.inferred:
             self._observer.ran(run.batch)

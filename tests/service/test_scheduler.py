@@ -777,6 +777,33 @@ def test_images_that_cannot_be_decoded_do_not_make_the_network_look_fast() -> No
     run(scenario())
 
 
+def test_a_worker_that_waited_for_room_starts_again_when_there_is_some() -> None:
+    both = threading.Barrier(2)
+
+    class Together(FakeEngine):
+        def run(
+            self,
+            pictures: Sequence[NDArray[np.uint8]],
+            stop: Stop | None = None,
+            canvas: Canvas | None = None,
+        ) -> Scores:
+            if pictures[0].shape[:2] == (10, 7):
+                both.wait(10)  # fails unless two run at once
+            return super().run(pictures, stop, canvas)
+
+    async def scenario() -> None:
+        engine = Together()
+        limits = Limits(queue_pixels=10_000, batch_pixels=100, running_pixels=150)
+        engine.gate.clear()
+        with closing(Scheduler(2, limits)) as scheduler:
+            first = await submitted(scheduler, engine, grey(1, 10, 14))
+            others = [await submitted(scheduler, engine, grey(2, 10, 7)) for _ in range(2)]
+            engine.gate.set()
+            await asyncio.gather(first, *others)
+
+    run(scenario())
+
+
 # --- what an observer hears
 
 
