@@ -14,8 +14,9 @@ from service.engine import Engine, Scores
 from service.errors import AnypoolError, BadParameter
 from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.resize import InferenceLimits, Resize, Size, choose, used_size
-from service.scheduler import Cost, Scheduler, Undecoded, inference_cost
+from service.scheduler import Scheduler
 from service.threads import parsed
+from service.work import Cost, Undecoded, inference_cost
 
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.

@@ -9,52 +9,43 @@ another device has a thread of its own for its runs.
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-import numpy as np
-
-from service.batching import PATIENCE, Batch, Group, Job, Queue
-from service.costs import Canvas, Costs, Pace
-from service.engine import OutOfMemory, Scores, Stop
+from service.batching import PATIENCE, Batch, Group, Job
+from service.costs import Pace
+from service.engine import Scores
 from service.errors import (
     DeadlineExceeded,
-    InferenceFailed,
     NotReady,
     Overloaded,
     TooManyPixels,
 )
 from service.images import Pixels
+from service.lane import UNLIMITED, Lane
+from service.work import (
+    Cost,
+    Done,
+    Inference,
+    Run,
+    Runs,
+    Timed,
+    Undecoded,
+    Waiting,
+    failed,
+    inference_cost,
+    perform,
+)
 
 logger = logging.getLogger(__name__)
 
 _CPU = "cpu"
-_FOREVER = float("inf")
 
 T = TypeVar("T")
-
-
-class Runs(Protocol):
-    """What the scheduler needs of an engine."""
-
-    @property
-    def device(self) -> str:
-        """What computes; "cpu" shares its threads with decoding."""
-
-    @property
-    def costs(self) -> Costs:
-        """Predicted seconds, and which images may share a run."""
-
-    def run(
-        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
-    ) -> Scores:
-        """Scores (n, k) of n images, each uint8 (h, w, c); raises EngineError."""
 
 
 class Observer(Protocol):
@@ -89,146 +80,8 @@ class Limits:
 
     queue_pixels: int
     batch_pixels: int
-    running_pixels: float = _FOREVER
+    running_pixels: float = UNLIMITED
     run_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timed(Generic[T]):
-    """A result, and seconds: until the run began, of the run, and of a decode just before it."""
-
-    value: T
-    waited: float
-    ran: float
-    decoding: float = 0.0
-    batch: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a job should take: seconds as measured when all was quiet, and of which kind it is."""
-
-    kind: Hashable
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Undecoded:
-    """An image whose decode costs so little that the worker that runs it decodes it too.
-
-    decode: gives the pixels, of that height and width
-    """
-
-    decode: Callable[[], Pixels]
-    height: int
-    width: int
-    cost: Cost
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A job's other half: who waits for it, since when, and what to run."""
-
-    future: "asyncio.Future[Timed[object]]"
-    since: float
-    cost: Cost
-    work: "Callable[[], object] | _Inference"
-
-
-@dataclass(frozen=True, slots=True)
-class _Inference:
-    engine: Runs
-    picture: Pixels | Undecoded
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """A batch that runs: since when, and whether its worker counts as lost."""
-
-    batch: Batch
-    members: list[_Waiting]
-    begun: float
-    stop: Stop = field(default_factory=Stop)
-    lost: bool = False
-
-
-@dataclass(slots=True)
-class _Done:
-    """What a worker made of a batch: a result or an exception for each member, and seconds."""
-
-    results: list[object]
-    ran: float = 0.0
-    inferred: bool = False
-    decoding: list[float] = field(default_factory=list)
-
-
-class _Lane:
-    """The threads of one device, what waits for them and what they run; all under the lock."""
-
-    def __init__(self, name: str, workers: int, limits: Limits, patience: float) -> None:
-        self.lock = threading.Lock()
-        self.threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
-        self.workers = workers
-        self.waiting: dict[int, _Waiting] = {}
-        self.running: set[_Run] = set()
-        self.lost = 0  # workers that hang
-        self.closed = False
-        self._late: list[_Waiting] = []  # taken out, to be told
-        self._queue = Queue(limits.batch_pixels, patience)
-        self._most_pixels = limits.running_pixels if name == _CPU else _FOREVER
-
-    @property
-    def all_hang(self) -> bool:
-        return self.lost == self.workers
-
-    def add(self, job: Job, waiting: _Waiting) -> None:
-        with self.lock:
-            self.waiting[job.key] = waiting
-            self._queue.add(job)
-
-    def forget(self, key: int) -> None:
-        with self.lock:
-            self._queue.remove(key)
-            self.waiting.pop(key, None)
-
-    def late(self, now: float) -> list[_Waiting]:
-        """Those whose deadline has passed; they will not run."""
-        with self.lock:
-            self._expire(now)
-            late, self._late = self._late, []
-            return late
-
-    def next(self, done: _Run | None = None) -> _Run | None:
-        """What a free worker should run: one that is `done` with a run, or one that had none."""
-        with self.lock:
-            if done is not None:
-                self.running.discard(done)
-                self.lost -= done.lost
-            free = self.workers - len(self.running)
-            if free == 0 or self.closed:
-                return None
-            busy = sum(run.batch.pixels for run in self.running)
-            now = time.monotonic()
-            self._expire(now)
-            batch = self._queue.take(free, self._most_pixels - busy if busy else _FOREVER)
-            if batch is None:
-                return None
-            # Looked up now: whoever waits may be gone before the run begins.
-            run = _Run(batch, [self.waiting[job.key] for job in batch.jobs], now)
-            self.running.add(run)
-            return run
-
-    def _expire(self, now: float) -> None:
-        self._late += [self.waiting[job.key] for job in self._queue.expire(now)]
-
-    def hanging(self, since: float) -> list[_Run]:
-        """Runs that began before that; their workers count as lost from now on."""
-        with self.lock:
-            found = [run for run in self.running if run.begun < since and not run.lost]
-            for run in found:
-                run.lost = True
-            self.lost += len(found)
-            return found
 
 
 class Scheduler:
@@ -246,7 +99,7 @@ class Scheduler:
         self._limits = limits
         self._observer = observer or Nobody()
         self._patience = patience
-        self._lanes = {_CPU: _Lane(_CPU, workers, limits, patience)}
+        self._lanes = {_CPU: self._lane(_CPU, workers)}
         self._groups: dict[Runs, Group] = {}
         self._paces: dict[Hashable, Pace] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -321,11 +174,10 @@ class Scheduler:
         if engine not in self._groups:
             self._groups[engine] = Group(id(engine), engine.costs)
             if engine.device not in self._lanes:
-                lane = _Lane(engine.device, 1, self._limits, self._patience)
-                self._lanes[engine.device] = lane
+                self._lanes[engine.device] = self._lane(engine.device, 1)
         done = await self._submit(
             self._lanes[engine.device],
-            _Inference(engine, picture),
+            Inference(engine, picture),
             self._groups[engine],
             (height, width),
             inference_cost(engine, height * width),
@@ -342,14 +194,18 @@ class Scheduler:
             lane.closed = True
             lane.threads.shutdown(wait=False, cancel_futures=True)
 
+    def _lane(self, device: str, workers: int) -> Lane:
+        most = self._limits.running_pixels if device == _CPU else UNLIMITED
+        return Lane(device, workers, self._limits.batch_pixels, most, self._patience)
+
     def _predict(self, cost: Cost) -> float:
         pace = self._paces.get(cost.kind)
         return cost.seconds * (1.0 if pace is None else pace.factor)
 
     async def _submit(
         self,
-        lane: _Lane,
-        work: "Callable[[], object] | _Inference",
+        lane: Lane,
+        work: "Callable[[], object] | Inference",
         group: Group | None,
         size: tuple[int, int],
         cost: Cost,
@@ -361,7 +217,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline)
-        waiting = _Waiting(loop.create_future(), now, cost, work)
+        waiting = Waiting(loop.create_future(), now, cost, work)
         lane.add(job, waiting)
         alarm = loop.call_later(max(0.0, deadline - now), self._expire, lane, deadline)
         self._start(loop, lane)
@@ -376,25 +232,25 @@ class Scheduler:
             alarm.cancel()
             lane.forget(job.key)  # the client went away while the job still waited
 
-    def _start(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, lane: Lane) -> None:
         """Set free workers to work, as long as there is some that may run."""
         while (run := lane.next()) is not None:
             lane.threads.submit(self._work, loop, lane, run)
 
-    def _expire(self, lane: _Lane, deadline: float) -> None:
+    def _expire(self, lane: Lane, deadline: float) -> None:
         """Give up the jobs that are late; the timer may fire a little early."""
         for waiting in lane.late(max(deadline, time.monotonic())):
             late = DeadlineExceeded("no worker was free before the deadline; try again later")
             _fail(waiting, late)
 
-    def _work(self, loop: asyncio.AbstractEventLoop, lane: _Lane, run: _Run | None) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop, lane: Lane, run: Run | None) -> None:
         """On a worker thread: run what there is to run, and tell the loop of each."""
         while run is not None:
             try:
-                done = _run(run)
+                done = perform(run)
             except Exception as exc:  # whatever happens, nobody is left waiting
                 logger.exception("a run failed in a way nobody foresaw")
-                done = _Done([_failed(exc)] * len(run.members))
+                done = Done([failed(exc)] * len(run.members))
             following = lane.next(run)
             try:
                 loop.call_soon_threadsafe(self._finish, loop, lane, run, done)
@@ -402,7 +258,7 @@ class Scheduler:
                 return
             run = following
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, lane: _Lane, run: _Run, done: _Done) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, lane: Lane, run: Run, done: Done) -> None:
         """Back on the loop: hand out the results."""
         self._start(loop, lane)  # others may have waited for the room this run took
         self._learn(run.batch, run.members, done)
@@ -418,7 +274,7 @@ class Scheduler:
                 timed = Timed(result, waited, done.ran, decoding, len(run.members))
                 member.future.set_result(timed)
 
-    def _learn(self, batch: Batch, members: list[_Waiting], done: _Done) -> None:
+    def _learn(self, batch: Batch, members: list[Waiting], done: Done) -> None:
         """Compare what a run took with what was predicted; one that failed teaches nothing."""
         first = members[0]
         if any(isinstance(result, Exception) for result in done.results):
@@ -426,7 +282,7 @@ class Scheduler:
         predicted = first.cost.seconds if batch.jobs[0].group is None else batch.cost
         self._paces.setdefault(first.cost.kind, Pace()).observe(predicted, done.ran)
         for member, seconds in zip(members, done.decoding, strict=False):
-            if isinstance(member.work, _Inference) and isinstance(member.work.picture, Undecoded):
+            if isinstance(member.work, Inference) and isinstance(member.work.picture, Undecoded):
                 cost = member.work.picture.cost
                 self._paces.setdefault(cost.kind, Pace()).observe(cost.seconds, seconds)
 
@@ -448,75 +304,10 @@ class Scheduler:
             self._watch = loop.call_later(limit / 4, self._find_hanging)
 
 
-def inference_cost(engine: Runs, pixels: int) -> Cost:
-    """What an image of that size should take the engine, alone."""
-    return Cost(id(engine), engine.costs.plain.seconds(pixels))
-
-
 def _all_hang() -> NotReady:
     return NotReady("all workers hang, and the service restarts; try again", retry_after=5)
 
 
-def _fail(waiting: _Waiting, error: Exception) -> None:
+def _fail(waiting: Waiting, error: Exception) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)
-
-
-def _run(run: _Run) -> _Done:
-    """Decode or infer."""
-    first = run.members[0].work
-    if isinstance(first, _Inference):
-        works = [m.work for m in run.members if isinstance(m.work, _Inference)]
-        return _decode_and_infer(first.engine, works, run.stop, run.batch.canvas)
-    try:
-        result: object = first()
-    except Exception as exc:  # travels to whoever waits for it
-        result = exc
-    return _Done([result], time.monotonic() - run.begun)
-
-
-def _decode_and_infer(
-    engine: Runs, works: list[_Inference], stop: Stop, canvas: Canvas | None
-) -> _Done:
-    """Decode what is not decoded, then run what could be."""
-    done = _Done([])
-    for work in works:
-        begun = time.monotonic()
-        try:
-            picture = work.picture
-            done.results.append(picture.decode() if isinstance(picture, Undecoded) else picture)
-        except Exception as exc:  # travels to whoever waits for it
-            done.results.append(exc)
-        done.decoding.append(time.monotonic() - begun)
-    pictures = [result for result in done.results if isinstance(result, np.ndarray)]
-    begun = time.monotonic()
-    done.inferred = bool(pictures)
-    scores = iter(_infer(engine, pictures, stop, canvas) if pictures else [])
-    done.results = [next(scores) if isinstance(r, np.ndarray) else r for r in done.results]
-    done.ran = time.monotonic() - begun
-    return done
-
-
-def _infer(engine: Runs, pictures: list[Pixels], stop: Stop, canvas: Canvas | None) -> list[object]:
-    """Run pictures together; if that fails, in halves, until what fails is alone.
-
-    So memory that runs out costs time, not answers; and an image that breaks the run, only its own.
-    """
-    try:
-        scores = engine.run(pictures, stop, canvas)
-        return [scores.row(index) for index in range(len(pictures))]
-    except Exception as exc:
-        if len(pictures) > 1 and not stop.is_set:
-            half = len(pictures) // 2
-            logger.warning("a run of %d images failed, now in halves: %s", len(pictures), exc)
-            parts = pictures[:half], pictures[half:]
-            return [result for part in parts for result in _infer(engine, part, stop, canvas)]
-        logger.error("a run failed", exc_info=exc)
-        return [_failed(exc)] * len(pictures)
-
-
-def _failed(exc: Exception) -> InferenceFailed:
-    why = "memory ran out" if isinstance(exc, OutOfMemory) else "the log says why"
-    failed = InferenceFailed(f"the network could not be run on this image: {why}")
-    failed.__cause__ = exc
-    return failed

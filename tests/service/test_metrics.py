@@ -15,7 +15,8 @@ from service.engine import Engine
 from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
-from service.scheduler import Cost, Limits, Scheduler
+from service.scheduler import Limits, Scheduler
+from service.work import Cost
 from tests.service.fakes import PLAIN
 
 GROUP = Group("net", PLAIN)

@@ -26,7 +26,8 @@ from service.errors import (
     TooManyPixels,
     UndecodableImage,
 )
-from service.scheduler import Cost, Limits, Scheduler, Timed, Undecoded, inference_cost
+from service.scheduler import Limits, Scheduler
+from service.work import Cost, Timed, Undecoded, inference_cost
 from tests.service.fakes import PLAIN, FakeEngine, Ran, grey
 
 ROOMY = Limits(queue_pixels=1_000_000, batch_pixels=1_000_000)
