@@ -2,7 +2,7 @@
 
 Imports torch and models only. It leaves behind
 
-    program.pt2   the exported program, from uint8 pixels to logits, probabilities and embedding
+    program.pt2   the exported program, from uint8 pixels to logits and all else that is served
     golden.npz    what torch itself answers, over a grid of sizes
     limits.json   the smallest sides that the network takes, found by trying
 
@@ -27,10 +27,13 @@ from models import registry
 from models.card import Preprocessing, SizeLimits
 from models.classifier import PoolingClassifier
 from models.registry import UnknownNetworkError
+from models.swap import Swap, SwapError
 from models.weights import WeightsError
 
+OUTPUTS = ("logits", "probabilities", "embedding", "cam", "cam_classes")  # of Served, in order
 EXAMPLE = (2, 61, 83)  # batch, height, width: odd, not square, not divisible, so that nothing hides
 REFUSED = "refused.txt"
+_ROOMY = (320, 320)  # height and width at which another pooling is tried on
 _SIDES = (64, 128, 256, 512)  # where probing starts: the first that works
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # all divide the sides above
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -62,6 +65,23 @@ def adaptive_pool2d(x: Tensor, output_size: list[int], kind: str) -> Tensor:
 def _(x: Tensor, output_size: list[int], kind: str) -> Tensor:
     sides = (out or side for out, side in zip(output_size, x.shape[-2:], strict=True))
     return x.new_empty([*x.shape[:-2], *sides])
+
+
+@torch.library.custom_op("anypool::chosen_classes", mutates_args=())
+def chosen_classes(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Classes (n, m), -1-j replaced by the j-th most probable one, of probabilities (n, k).
+
+    One operator, since only the graph can say how many need ranking: to sort a thousand classes
+    that nobody asked for takes as long as a twentieth of a small image.
+    """
+    _, ranking = torch.sort(probabilities, stable=True, dim=1, descending=True)  # (n, k)
+    ranked = ranking.gather(1, (-1 - classes).clamp(min=0))  # (n, m)
+    return torch.where(classes < 0, ranked, classes)
+
+
+@chosen_classes.register_fake
+def _(probabilities: Tensor, classes: Tensor) -> Tensor:
+    return torch.empty_like(classes)
 
 
 class KeepAdaptivePools(TorchFunctionMode):
@@ -117,7 +137,9 @@ def _output_size(args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
 class Served(nn.Module):
     """The network as it is served: normalisation in front, activation behind.
 
-    pixels uint8 (n, h, w, c) to logits (n, k), probabilities (n, k), embedding (n, f).
+    pixels uint8 (n, h, w, c) to logits (n, k), probabilities (n, k), embedding (n, f); and where
+    the network explains itself, with classes int64 (n, m), also cam (n, m, h', w'), maps of those
+    classes, and cam_classes (n, m), which they are: class -1-j is the j-th most probable one.
     """
 
     mean: Tensor
@@ -132,23 +154,35 @@ class Served(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, -1, 1, 1))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor, classes: Tensor | None = None) -> tuple[Tensor, ...]:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (n, c, h, w)
         x = (x - self.mean) / self.std  # (n, c, h, w)
-        embedding = self.network.embed(x)  # (n, f)
+        features = self.network.backbone(x)  # (n, f, h', w')
+        embedding = self.network.pooled(features)  # (n, f)
         logits: Tensor = self.network.head(embedding)  # (n, k)
-        return logits, self.activation(logits), embedding
+        probabilities = self.activation(logits)  # (n, k)
+        if classes is None or not self.network.explains:
+            return logits, probabilities, embedding
+        chosen = chosen_classes(probabilities, classes)  # (n, m)
+        maps = self.network.class_maps(features, chosen)  # (n, m, h', w')
+        return logits, probabilities, embedding, maps, chosen
 
 
-def export_program(module: nn.Module, pixels: Tensor) -> torch.export.ExportedProgram:
+def export_program(
+    module: nn.Module, pixels: Tensor, classes: Tensor | None = None
+) -> torch.export.ExportedProgram:
     """Capture `module` with dynamic batch, height and width (dimensions 0, 1, 2 of `pixels`).
 
-    Raises CaptureError.
+    classes: a second input, of which both dimensions are dynamic. Raises CaptureError.
     """
-    dynamic = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    inputs = (pixels,) if classes is None else (pixels, classes)
+    axes = (range(3), range(2))
+    dynamic = tuple(
+        dict.fromkeys(axis, torch.export.Dim.DYNAMIC) for axis, _ in zip(axes, inputs, strict=False)
+    )
     try:
         with KeepAdaptivePools(), torch.no_grad():
-            return torch.export.export(module, (pixels,), dynamic_shapes=(dynamic,), strict=False)
+            return torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
     except CaptureError:
         raise
     except Exception as exc:  # torch raises what it likes, ours wrapped in it as well
@@ -225,6 +259,8 @@ def content(seed: int, n: int, h: int, w: int, c: int) -> NDArray[np.uint8]:
 def references(served: Served, channels: int, limits: SizeLimits) -> dict[str, NDArray[Any]]:
     """What torch answers over the grid: arrays `pixels_000`, `logits_000`, … for golden.npz.
 
+    Maps are those of the most probable class and of the last.
+
     Raises CaptureError when the network fails at a size that its limits allow.
     """
     arrays: dict[str, NDArray[Any]] = {}
@@ -232,15 +268,17 @@ def references(served: Served, channels: int, limits: SizeLimits) -> dict[str, N
         pixels = content(index, n, h, w, channels)
         try:
             with torch.no_grad():
-                logits, probabilities, embedding = served(torch.from_numpy(pixels))
+                answers = served(torch.from_numpy(pixels))
+                if served.network.explains:
+                    logits = answers[0]
+                    last = torch.full((n, 1), logits.shape[1] - 1)
+                    classes = torch.cat([logits.argmax(1, keepdim=True), last], 1)  # (n, 2)
+                    answers = served(torch.from_numpy(pixels), classes)
         except Exception as exc:  # the author's code may raise what it likes
             raise CaptureError(f"the network fails at {n}×{h}×{w}: {_brief(exc)}") from exc
-        arrays |= {
-            f"pixels_{index:03d}": pixels,
-            f"logits_{index:03d}": logits.numpy(),
-            f"probabilities_{index:03d}": probabilities.numpy(),
-            f"embedding_{index:03d}": embedding.numpy(),
-        }
+        arrays[f"pixels_{index:03d}"] = pixels
+        for name, answer in zip(OUTPUTS, answers, strict=False):
+            arrays[f"{name}_{index:03d}"] = answer.numpy()
     return arrays
 
 
@@ -252,7 +290,7 @@ def find_limits(served: Served, channels: int) -> SizeLimits:
         pixels = torch.from_numpy(content(0, 1, height, width, channels))
         try:
             with torch.no_grad():
-                logits, _, _ = served(pixels)
+                logits = served(pixels)[0]
         except Exception as exc:  # "kernel size can't be greater than actual input size", …
             problems.append(_brief(exc))
             return False
@@ -277,17 +315,24 @@ def _round_up(number: int, multiple: int) -> int:
     return number + -number % multiple
 
 
-def capture(name: str, out: Path, weights: Path | None = None) -> None:
+def capture(name: str, out: Path, weights: Path | None = None, swap: Swap | None = None) -> None:
     """Write program.pt2, golden.npz and limits.json of a registered network into `out`.
 
-    Raises CaptureError, WeightsError, UnknownNetworkError.
+    swap: a pooling to put in the place of the network's own.
+    Raises CaptureError, WeightsError, UnknownNetworkError, SwapError.
     """
     network = registry.get(name)
     channels = network.preprocessing.channels
-    served = Served(registry.build(name, weights), network.preprocessing).eval()
+    classifier = registry.build(name, weights)
+    if swap is not None:
+        classifier = swap.apply(classifier, torch.zeros((1, channels, *_ROOMY)))
+    served = Served(classifier, network.preprocessing).eval()
     limits = find_limits(served, channels)
     example = content(0, *example_size(limits), channels)
-    program = export_program(served, torch.from_numpy(example))
+    classes = (
+        torch.tensor([[0, -1, -2]]).repeat(len(example), 1) if served.network.explains else None
+    )
+    program = export_program(served, torch.from_numpy(example), classes)
     torch.export.save(program, out / "program.pt2")
     np.savez_compressed(
         out / "golden.npz", allow_pickle=False, **references(served, channels, limits)
@@ -300,13 +345,16 @@ def main() -> int:
     parser.add_argument("--network", required=True)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--import", dest="modules", action="append", default=[])
+    parser.add_argument("--pool")
+    parser.add_argument("--pool-arg", dest="pool_arguments", action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     try:
         for module in options.modules:
             registry.import_networks(module)
-        capture(options.network, options.out, options.weights)
-    except (CaptureError, WeightsError, UnknownNetworkError) as exc:
+        swap = Swap.parse(options.pool, options.pool_arguments) if options.pool else None
+        capture(options.network, options.out, options.weights, swap)
+    except (CaptureError, WeightsError, UnknownNetworkError, SwapError) as exc:
         (options.out / REFUSED).write_text(str(exc), encoding="utf-8")
         return 1
     return 0

@@ -6,16 +6,18 @@ import onnx
 from onnx import checker
 
 from export.errors import ExportError
-from export.rewrite.dimensions import NAMES
+from export.rewrite.dimensions import CLASSES, NAMES
 
 _STANDARD = ("", "ai.onnx")
 
 
-def check(model: onnx.ModelProto, channels: int, *, ragged: bool = False) -> None:
+def check(
+    model: onnx.ModelProto, channels: int, *, explains: bool = False, ragged: bool = False
+) -> None:
     """Raise ExportError unless the graph is valid, standard, self-contained and not baked.
 
     Baked means that a size of the example stands where batch, height or width belongs.
-    ragged: the graph has a second input, `sizes`.
+    explains: the graph also takes `classes`; ragged: it also takes `sizes`.
     """
     graphs = list(_graphs(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
@@ -32,6 +34,8 @@ def check(model: onnx.ModelProto, channels: int, *, ragged: bool = False) -> Non
         raise ExportError(f"the graph needs operators outside the standard: {sorted(foreign)}")
     inputs = {value.name: _dimensions(value) for value in model.graph.input}
     expected: dict[str, list[str | int]] = {"pixels": [*NAMES, channels]}
+    if explains:
+        expected["classes"] = [*CLASSES]
     if ragged:
         expected["sizes"] = [NAMES[0], 2]
     if inputs != expected:

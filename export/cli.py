@@ -10,7 +10,8 @@ from export.errors import ExportError, VersionExistsError
 from export.pipeline import Progress, VerificationError, export
 from export.verify import Case
 from models import registry
-from models.registry import UnknownNetworkError
+from models.pool import POOLS
+from models.swap import Swap, SwapError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="state dict for this architecture, .pt, .pth or .safetensors, "
                         "instead of the weights that come with it")  # fmt: skip
+    parser.add_argument("--pool", metavar="POOL",
+                        help=f"another pooling, put in without training: {', '.join(POOLS)}; "
+                        "the artifact is then called NAME-POOL")  # fmt: skip
+    parser.add_argument("--pool-arg", dest="pool_arguments", metavar="ARG=VALUE", action="append",
+                        default=[], help="an argument of that pooling, such as p=3")  # fmt: skip
+    parser.add_argument("--name", metavar="NAME", dest="rename",
+                        help="what to call the artifact (default: as the network)")  # fmt: skip
     parser.add_argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
                         help="Python module, in PYTHONPATH, that registers networks of your own; "
                         "see models/registry.py")  # fmt: skip
@@ -35,7 +43,10 @@ def run(options: argparse.Namespace) -> int:
         for module in options.modules:
             registry.import_networks(module)
         registry.get(options.network)
-    except UnknownNetworkError as exc:
+        swap = _swap(options)
+        if options.rename is not None:
+            registry.check_name(options.rename)
+    except ValueError as exc:  # UnknownNetworkError, SwapError, or a name that is none
         print(f"anypool export: {exc}", file=sys.stderr)
         return 2
     if options.version is not None and options.version < 1:
@@ -67,6 +78,8 @@ def run(options: argparse.Namespace) -> int:
                 version=options.version,
                 weights=options.weights,
                 modules=options.modules,
+                swap=swap,
+                rename=options.rename,
             )
     except VerificationError as exc:
         print(f"\nnot written: {exc}\n{_table(exc.cases)}", file=sys.stderr)
@@ -79,6 +92,14 @@ def run(options: argparse.Namespace) -> int:
         return 1
     print(folder)
     return 0
+
+
+def _swap(options: argparse.Namespace) -> Swap | None:
+    if options.pool is None:
+        if options.pool_arguments:
+            raise SwapError("--pool-arg needs --pool")
+        return None
+    return Swap.parse(options.pool, options.pool_arguments)
 
 
 def _table(cases: list[Case]) -> str:

@@ -1,8 +1,9 @@
 """Step 2: from the captured program to an ONNX graph.
 
-Adaptive poolings stay whole here, as marker nodes `anypool::AdaptivePool`; a rewrite turns them
-into stock operators later. torch's own exporter would unroll them with the example's sizes and
-write a graph that calls itself dynamic and is wrong at every other size.
+Poolings over cells stay whole here, as marker nodes `anypool::CellPool`, and so does the question
+which places lie in which cell, `anypool::Cells`; a rewrite turns them into stock operators later.
+torch's own exporter would unroll them with the example's sizes and write a graph that calls itself
+dynamic and is wrong at every other size.
 """
 
 import logging
@@ -13,32 +14,47 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnx import defs
-from onnxscript import values
+from onnxscript import opset20, values
 
 from export import capture  # noqa: F401  # registers torch.ops.anypool.adaptive_pool2d
 from export.errors import ExportError
+from models.pool import regions  # registers the other operators of torch.ops.anypool
 
 OPSET = 20
 MARKERS = "anypool"
 
 _FLOATS = ["tensor(float16)", "tensor(float)", "tensor(double)"]
-_attribute = defs.OpSchema.Attribute
-defs.register_schema(
-    defs.OpSchema(
-        "AdaptivePool",
-        MARKERS,
-        1,
-        doc="Adaptive pooling over the last two axes; an output size of 0 keeps that side.",
-        inputs=[defs.OpSchema.FormalParameter("x", "T")],
-        outputs=[defs.OpSchema.FormalParameter("y", "T")],
-        type_constraints=[("T", _FLOATS, "")],
-        attributes=[
-            _attribute("output_size", defs.OpSchema.AttrType.INTS),
-            _attribute("kind", defs.OpSchema.AttrType.STRING),
-        ],
+
+
+def _define(name: str, doc: str, *attributes: tuple[str, defs.OpSchema.AttrType]) -> None:
+    defs.register_schema(
+        defs.OpSchema(
+            name,
+            MARKERS,
+            1,
+            doc=doc,
+            inputs=[defs.OpSchema.FormalParameter("x", "T")],
+            outputs=[defs.OpSchema.FormalParameter("y", "T")],
+            type_constraints=[("T", _FLOATS, "")],
+            attributes=[defs.OpSchema.Attribute(*attribute) for attribute in attributes],
+        )
     )
+
+
+# kernel: how wide a cell is, or 0 where it is adaptive, for each side; see models/pool/regions.py.
+_SIZES = ("output_size", defs.OpSchema.AttrType.INTS), ("kernel", defs.OpSchema.AttrType.INTS)
+_define(
+    "CellPool",
+    "Pool a grid of cells over the last two axes; an output size of 0 keeps that side.",
+    *_SIZES,
+    ("kind", defs.OpSchema.AttrType.STRING),
+)
+_define(
+    "Cells", "1 for places inside a cell, 0 outside: (n, c, h, w) to (n, cells, h, w).", *_SIZES
 )
 _markers = values.Opset(MARKERS, 1)
+_onnx: Any = opset20  # its types are those of values, not of nodes
+_ADAPTIVE = list(regions.ADAPTIVE)
 
 
 def _fixed(output_size: Sequence[Any]) -> list[int]:
@@ -51,11 +67,11 @@ def _fixed(output_size: Sequence[Any]) -> list[int]:
 
 
 def _adaptive_pool(x: Any, output_size: Sequence[Any], kind: str) -> Any:
-    return _markers.AdaptivePool(x, output_size=list(output_size), kind=kind)
+    return _markers.CellPool(x, output_size=list(output_size), kernel=_ADAPTIVE, kind=kind)
 
 
 def _adaptive_avg(x: Any, output_size: Sequence[Any]) -> Any:
-    return _markers.AdaptivePool(x, output_size=_fixed(output_size), kind="average")
+    return _adaptive_pool(x, _fixed(output_size), "average")
 
 
 def _adaptive_max(x: Any, output_size: Sequence[Any]) -> Any:
@@ -65,17 +81,45 @@ def _adaptive_max(x: Any, output_size: Sequence[Any]) -> Any:
     )
 
 
+def _fractional_max(x: Any, output_size: Sequence[int], kernel: Sequence[int]) -> Any:
+    return _markers.CellPool(x, output_size=list(output_size), kernel=list(kernel), kind="max")
+
+
+def _chosen_classes(probabilities: Any, classes: Any) -> Any:
+    rank = _onnx.Sub(
+        _onnx.Constant(value_int=-1), classes
+    )  # (n, m), below 0 where a class is named
+    rank = _onnx.Max(rank, _onnx.Constant(value_int=0))
+    deepest = _onnx.ReduceMax(rank, keepdims=0)  # of what is asked for: no more is sorted
+    axis = _onnx.Constant(value_ints=[0])
+    most = _onnx.Unsqueeze(_onnx.Add(deepest, _onnx.Constant(value_int=1)), axis)
+    _, ranking = _onnx.TopK(probabilities, most, axis=1)  # ties by index
+    ranked = _onnx.GatherElements(ranking, rank, axis=1)  # (n, m)
+    return _onnx.Where(_onnx.Less(classes, _onnx.Constant(value_int=0)), ranked, classes)
+
+
+def _cells(x: Any, output_size: Sequence[int], kernel: Sequence[int]) -> Any:
+    return _markers.Cells(x, output_size=list(output_size), kernel=list(kernel))
+
+
 # The aten entries catch what calls torch's kernels from inside, such as F.interpolate(mode="area").
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.anypool.adaptive_pool2d.default: _adaptive_pool,
+    torch.ops.anypool.fractional_max_pool2d.default: _fractional_max,
+    torch.ops.anypool.cells.default: _cells,
+    torch.ops.anypool.chosen_classes.default: _chosen_classes,
     torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_avg,
     torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_avg,
     torch.ops.aten.adaptive_max_pool2d.default: _adaptive_max,
 }
 
 
-def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> ir.Model:
-    """Translate a captured program; its one input becomes `pixels`. Raises ExportError."""
+def to_onnx(
+    program: torch.export.ExportedProgram,
+    outputs: Sequence[str],
+    inputs: Sequence[str] = ("pixels",),
+) -> ir.Model:
+    """Translate a captured program, naming its inputs and outputs. Raises ExportError."""
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they narrate; we report
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -85,7 +129,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> ir
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["pixels"],
+                input_names=list(inputs),
                 output_names=list(outputs),
                 custom_translation_table=_TRANSLATIONS,
                 optimize=True,

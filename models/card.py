@@ -15,7 +15,7 @@ FORMAT: Final = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Policy = Literal["fit", "limit", "native"]
 Filter = Literal["bicubic", "bilinear"]
-Output = Literal["logits", "probabilities", "embedding"]
+Output = Literal["logits", "probabilities", "embedding", "cam"]
 
 
 class CardError(ValueError):
@@ -115,6 +115,9 @@ class Card(Part):
     pooling: str = Field(description="the pooling layer, in words")
     outputs: tuple[Output, ...]
     embedding_size: int | None = Field(default=None, ge=1)
+    map_stride: int | None = Field(
+        default=None, ge=1, description="image pixels a side, about, to one place of a cam"
+    )
     tolerances: dict[str, float] = Field(
         description="allowed |difference| / max|logit| by execution provider"
     )
@@ -127,6 +130,8 @@ class Card(Part):
     def _complete(self) -> Self:
         if not {"logits", "probabilities"} <= set(self.outputs):
             raise ValueError("outputs must have logits and probabilities")
+        if ("cam" in self.outputs) != (self.map_stride is not None):
+            raise ValueError("map_stride belongs to the output cam, and only to it")
         return self
 
     @classmethod

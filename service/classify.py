@@ -11,7 +11,8 @@ from functools import partial
 
 from models.card import Card, Policy
 from service.engine import Engine, Scores
-from service.errors import AnypoolError, BadParameter
+from service.errors import AnypoolError, BadParameter, TooManyPixels
+from service.heat import Form, HeatMap, heat_maps
 from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.resize import InferenceLimits, Resize, Size, choose, used_size
 from service.scheduler import Scheduler
@@ -21,6 +22,8 @@ from service.work import Cost, Undecoded, inference_cost
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.
 _CHEAP_S, _CHEAP_PART = 0.5e-3, 0.1
+_MOST_MAPS = 100  # of one image
+_MOST_MAP_VALUES = 2_000_000  # of one request: 40 MB as text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Options:
     classes: tuple[int, ...] | None = None
     min_probability: float = 0.0
     embedding: bool = False
+    maps: Form | None = None
+    map_classes: tuple[int, ...] | None = None  # whose maps; None: of the classes answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Result:
     policy: Policy
     predictions: list[Prediction]
     embedding: list[float] | None
+    maps: list[HeatMap] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +124,21 @@ class Classifier:
         preprocessing = card.preprocessing
         default = Resize(preprocessing.policy, preprocessing.size)
         resize = choose(options.policy, options.size, default, self._inference)
-        if wrong := [c for c in options.classes or () if not 0 <= c < len(card.labels)]:
-            raise BadParameter(f"classes={wrong[0]}: the classes are 0 to {len(card.labels) - 1}")
+        for name, asked in (("classes", options.classes), ("cam_classes", options.map_classes)):
+            if wrong := [c for c in asked or () if not 0 <= c < len(card.labels)]:
+                last = len(card.labels) - 1
+                raise BadParameter(f"{name}={wrong[0]}: the classes are 0 to {last}")
+        mapped = _mapped(card, options)
         arrived = time.monotonic()
         size = sum(len(picture.data) for picture in pictures)
         headers = await parsed(partial(self._headers, engine, pictures, resize), size)
         admitted = [header for header in headers if isinstance(header, _Admitted)]
         pixels = sum(header.used.pixels for header in admitted)
+        _check_maps(card, len(mapped), pixels)
         costs = [cost for header in admitted for cost in (header.decoding, header.inferring)]
         with self._scheduler.admit(pixels, costs):
             jobs = [
-                self._one(engine, picture, header, resize.policy, options, arrived)
+                self._one(engine, picture, header, resize.policy, options, mapped, arrived)
                 for picture, header in zip(pictures, headers, strict=True)
             ]
             return await _gather(jobs)
@@ -154,6 +164,7 @@ class Classifier:
         admitted: _Admitted | AnypoolError,
         policy: Policy,
         options: Options,
+        mapped: Sequence[int],
         arrived: float,
     ) -> Outcome:
         if isinstance(admitted, AnypoolError):
@@ -168,15 +179,17 @@ class Classifier:
             if not admitted.cheap or engine.device != "cpu":
                 decoded = await self._scheduler.decode(work, cost, arrived, deadline)
                 ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
-            scored = await self._scheduler.infer(engine, ready, arrived, deadline)
+            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped)
         except AnypoolError as exc:
             return Outcome(picture.name, error=exc)
+        best = predictions(engine.card, scored.value, options)
         result = Result(
             source=header.size,
             used=used,
             policy=policy,
-            predictions=predictions(engine.card, scored.value, options),
+            predictions=best,
             embedding=_embedding(scored.value) if options.embedding else None,
+            maps=await _drawn(scored.value, options, best),
         )
         return Outcome(
             picture.name,
@@ -199,6 +212,45 @@ def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction
         for i in best
         if probabilities[i] >= options.min_probability
     ]
+
+
+def _mapped(card: Card, options: Options) -> tuple[int, ...]:
+    """The classes whose maps are to be computed, -1-j for the j-th most probable one."""
+    if options.maps is None:
+        return ()
+    named = options.map_classes or options.classes
+    if named is None:
+        return tuple(range(-1, -1 - min(options.top_k, len(card.labels)), -1))
+    distinct = tuple(dict.fromkeys(named))
+    if len(distinct) > _MOST_MAPS:
+        raise BadParameter(
+            f"maps of {len(distinct)} classes, at most {_MOST_MAPS}: name fewer in cam_classes"
+        )
+    return distinct
+
+
+def _check_maps(card: Card, count: int, pixels: int) -> None:
+    """Raise TooManyPixels when the maps of a request, `count` an image, would have too many."""
+    if card.map_stride is None or not count:
+        return
+    values = count * pixels / card.map_stride**2
+    if values > _MOST_MAP_VALUES:
+        raise TooManyPixels(
+            f"the request's class activation maps would have {values / 1e6:.1f} million values "
+            f"together, at most {_MOST_MAP_VALUES / 1e6:g}: ask for fewer classes (cam_classes, "
+            "top_k), smaller images, or fewer at once"
+        )
+
+
+async def _drawn(
+    scores: Scores, options: Options, best: Sequence[Prediction]
+) -> list[HeatMap] | None:
+    """The maps that were asked for, as they were asked for."""
+    if options.maps is None or scores.maps is None:
+        return None
+    maps = scores.maps[0]
+    classes = options.map_classes or [prediction.index for prediction in best]
+    return await parsed(partial(heat_maps, maps, classes, options.maps), maps.values.nbytes)
 
 
 def _embedding(scores: Scores) -> list[float] | None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("classify images over HTTP", "service.commands.serve"),
     "classify": ("classify image files, without a server", "service.commands.classify"),
     "export": ("make a verified ONNX artifact from a network", "export.cli"),
+    "compare": ("see which pooling suits which image size", "export.compare"),
     "verify": ("check an artifact against torch's answers stored in it", "service.commands.verify"),
     "inspect": ("show an artifact's card", "service.commands.inspect"),
     "health": ("ask a running service whether it is ready", "service.commands.health"),

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ Provider = Literal["auto", "cpu", "cuda"]
 Batching = Literal["equal", "auto", "mixed"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
+_MAPS = "cam"  # and the outputs that say which classes, and which sizes
 # A run's memory, 190 bytes a pixel, stays in ONNX Runtime's arena for the next one: asking the
 # system for it anew makes a run 1.4 times as long. After larger runs it is given back at once,
 # after those of more than a photo's usual size when there is nothing to do.
@@ -59,6 +60,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Maps:
+    """Class activation maps of one image: what each place adds to the logits of m classes."""
+
+    classes: NDArray[np.int64]  # (m,)
+    values: NDArray[np.float32]  # (m, h', w')
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What the network says of n images."""
 
@@ -66,6 +75,7 @@ class Scores:
     probabilities: NDArray[np.float32]  # (n, k)
     embedding: NDArray[np.float32] | None  # (n, f)
     ranking: NDArray[np.int64]  # (n, k), classes, the most probable first, ties by index
+    maps: tuple[Maps, ...] | None = None  # of each image, if any was wanted
 
     def row(self, index: int) -> "Scores":
         """The scores of one image, as a batch of one."""
@@ -78,6 +88,7 @@ class Scores:
             self.probabilities[at],
             None if self.embedding is None else self.embedding[at],
             self.ranking[at],
+            None if self.maps is None else self.maps[at],
         )
 
 
@@ -131,10 +142,15 @@ class Engine:
         return self._ragged is not None
 
     def run(
-        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+        self,
+        pictures: Sequence[Pixels],
+        stop: Stop | None = None,
+        canvas: Canvas | None = None,
+        classes: Sequence[Sequence[int]] = (),
     ) -> Scores:
         """Scores of n images, each uint8 (h, w, c), of one size unless `mixes` or on a `canvas`.
 
+        classes: for each image those whose maps are wanted; -1-j is the j-th most probable one.
         Sizes below the card's never reach ONNX Runtime, which could die of them. Raises
         EngineError, OutOfMemory.
         """
@@ -142,16 +158,21 @@ class Engine:
             self._check_size(*picture.shape)
         try:
             if canvas is not None:
-                return self._run_pinned(pictures, stop, canvas)
+                return self._run_pinned(pictures, stop, canvas, classes)
             if len({picture.shape for picture in pictures}) == 1:
-                return self._run(self._plain, {"pixels": np.stack(pictures)}, stop)
+                return self._run(self._plain, {"pixels": np.stack(pictures)}, stop, classes)
             if self._ragged is not None:
-                return self._run(self._ragged, on_canvas(pictures), stop)
+                return self._run(self._ragged, on_canvas(pictures), stop, classes)
         except MemoryError as exc:
             raise OutOfMemory(f"no memory for {len(pictures)} images: {exc}") from exc
         raise EngineError(f"{len(pictures)} images of different sizes, or none, in one run")
 
-    def run_canvas(self, pixels: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Scores:
+    def run_canvas(
+        self,
+        pixels: NDArray[np.uint8],
+        sizes: NDArray[np.int64],
+        classes: Sequence[Sequence[int]] = (),
+    ) -> Scores:
         """Scores of images on a canvas (n, H, W, c), top left, with sizes (n, 2) as (h, w).
 
         What the canvas holds outside the images does not matter. Raises EngineError.
@@ -160,7 +181,7 @@ class Engine:
             raise EngineError("this artifact cannot run images of different sizes together")
         for canvas, (h, w) in zip(pixels, sizes, strict=True):
             self._check_size(*canvas[:h, :w].shape)
-        return self._run(self._ragged, {"pixels": pixels, "sizes": sizes})
+        return self._run(self._ragged, {"pixels": pixels, "sizes": sizes}, None, classes)
 
     def warm_up(self) -> None:
         """Run a grid of shapes, so that no client waits for a first run, and learn what runs cost.
@@ -222,7 +243,13 @@ class Engine:
                 f"sides divisible by {limits.multiple}"
             )
 
-    def _run_pinned(self, pictures: Sequence[Pixels], stop: Stop | None, canvas: Canvas) -> Scores:
+    def _run_pinned(
+        self,
+        pictures: Sequence[Pixels],
+        stop: Stop | None,
+        canvas: Canvas,
+        classes: Sequence[Sequence[int]],
+    ) -> Scores:
         """Rows that are not used hold an image of the smallest size."""
         if canvas not in self._pinned:
             raise EngineError(f"no session was made for {canvas}")
@@ -236,7 +263,7 @@ class Engine:
             raise EngineError(f"{n} images up to {sizes.max(0)} do not fit {canvas}")
         lay(pictures, pixels[:n])
         session = self._pinned[canvas]
-        scores = self._run(session, {"pixels": pixels, "sizes": sizes}, stop, keep=True)
+        scores = self._run(session, {"pixels": pixels, "sizes": sizes}, stop, classes, keep=True)
         return scores.rows(slice(0, n))
 
     def _run(
@@ -244,17 +271,22 @@ class Engine:
         session: ort.InferenceSession,
         feed: dict[str, NDArray[Any]],
         stop: Stop | None = None,
+        classes: Sequence[Sequence[int]] = (),
         *,
         keep: bool = False,
     ) -> Scores:
         """keep: what the run takes is kept for the next one, however large."""
-        names = list(self.card.outputs)
+        n, height, width, _ = feed["pixels"].shape
+        names = [name for name in self.card.outputs if name != _MAPS]
         options = (stop or Stop()).options
-        pixels = feed["pixels"].size // feed["pixels"].shape[3]
+        if _MAPS in self.card.outputs:
+            feed["classes"] = _rows(classes, n)
+            if any(classes):
+                names += [value.name for value in session.get_outputs() if _MAPS in value.name]
         if self.device == "cpu" and not keep:
-            if pixels > _OVERSIZE:
+            if n * height * width > _OVERSIZE:
                 _shrink(options)
-            self._grown = self._grown or pixels > _USUAL
+            self._grown = self._grown or n * height * width > _USUAL
         try:
             arrays = dict(zip(names, session.run(names, feed, options), strict=True))
         except MemoryError:
@@ -266,7 +298,25 @@ class Engine:
             raise kind(f"ONNX Runtime failed on {shape}: {exc}") from exc
         probabilities = arrays["probabilities"]
         ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
-        return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking)
+        maps = tuple(_maps(arrays, classes)) if _MAPS in arrays else None
+        return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking, maps)
+
+
+def _rows(classes: Sequence[Sequence[int]], n: int) -> NDArray[np.int64]:
+    """Classes wanted of n images as one array (n, m), rows filled up with -1."""
+    rows = np.full((n, max(map(len, classes), default=1) or 1), -1, np.int64)
+    for row, wanted in zip(rows, classes, strict=False):
+        row[: len(wanted)] = wanted
+    return rows
+
+
+def _maps(arrays: dict[str, NDArray[Any]], classes: Sequence[Sequence[int]]) -> Iterator[Maps]:
+    """Of each image the maps it asked for, cut to its own size."""
+    everywhere = arrays["cam"].shape[2:]
+    for image, wanted in enumerate(classes):
+        h, w = arrays["cam_sizes"][image] if "cam_sizes" in arrays else everywhere
+        found = arrays["cam_classes"][image, : len(wanted)]
+        yield Maps(found, arrays["cam"][image, : len(wanted), :h, :w])
 
 
 def on_canvas(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:

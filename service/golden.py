@@ -13,6 +13,9 @@ from service.engine import Engine, EngineError, Scores, lay, on_canvas
 from service.images import Pixels
 
 _COMPARED = ("logits", "probabilities", "embedding")
+# Maps are for eyes; and those of a maximum move, from one place to another that comes within 1 %
+# of it, by a hundred times what the values move.
+_MAP_TOLERANCE = 10
 _MIXED_ROUNDS, _TOGETHER = 2, 4
 _LARGEST_CANVAS = 400_000  # pixels of one image: keeps the check of mixed batches short
 
@@ -67,11 +70,18 @@ def _against_torch(
     absolute errors of logits into relative ones, relative to the largest logit."""
     pixels = arrays[f"pixels_{number}"]
     size = "×".join(str(side) for side in pixels.shape[:3])
+    wanted = arrays.get(f"cam_classes_{number}", np.empty((len(pixels), 0), np.int64))
     try:
-        scores = engine.run(list(pixels))
+        scores = engine.run(list(pixels), classes=wanted.tolist())
     except EngineError as exc:
         return Case("size", size, float("inf"), tolerance, engine.provider, str(exc))
     error, problem = 0.0, None
+    if scores.maps is not None:
+        for maps, want in zip(scores.maps, arrays[f"cam_{number}"], strict=True):
+            off = _relative(maps.values, want, want)
+            if off > _MAP_TOLERANCE * tolerance:
+                problem = f"class activation maps differ by {off:.2e}"
+                error = max(error, off)
     for name in _COMPARED:
         got, want = getattr(scores, name), arrays.get(f"{name}_{number}")
         if got is None or want is None:
@@ -115,10 +125,14 @@ def _against_alone(
     """Each image of a batch against the same image alone on the plain graph."""
     what = ", ".join(f"{p.shape[0]}×{p.shape[1]}" for p in pictures)
     size = f"{what} on {canvas.shape[1]}×{canvas.shape[2]}"
+    wanted = [[-1]] * len(pictures) if "cam" in engine.card.outputs else []
     try:
-        together = engine.run(pictures) if sizes is None else engine.run_canvas(canvas, sizes)
+        if sizes is None:
+            together = engine.run(pictures, classes=wanted)
+        else:
+            together = engine.run_canvas(canvas, sizes, wanted)
         worst = max(
-            _distance(together.row(index), engine.run([picture]))
+            _distance(together.row(index), engine.run([picture], classes=wanted[:1]))
             for index, picture in enumerate(pictures)
         )
     except EngineError as exc:
@@ -131,6 +145,9 @@ def _distance(got: Scores, want: Scores) -> float:
     distances = [_relative(got.logits, want.logits, want.logits)]
     if got.embedding is not None and want.embedding is not None:
         distances.append(_relative(got.embedding, want.embedding, want.embedding))
+    for mine, other in zip(got.maps or (), want.maps or (), strict=True):
+        if (mine.classes == other.classes).all():  # two classes may be as probable, within 1e-5
+            distances.append(_relative(mine.values, other.values, other.values) / _MAP_TOLERANCE)
     return max(distances)
 
 

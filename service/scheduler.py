@@ -161,9 +161,14 @@ class Scheduler:
         return cast("Timed[T]", done)
 
     async def infer(
-        self, engine: Runs, picture: Pixels | Undecoded, arrived: float, deadline: float
+        self,
+        engine: Runs,
+        picture: Pixels | Undecoded,
+        arrived: float,
+        deadline: float,
+        classes: Sequence[int] = (),
     ) -> Timed[Scores]:
-        """Scores (1, k) of one image (h, w, c), run alone or in company.
+        """Scores (1, k) of one image (h, w, c), run alone or in company, with maps of `classes`.
 
         Raises InferenceFailed, DeadlineExceeded, NotReady, and what decoding raises.
         """
@@ -177,7 +182,7 @@ class Scheduler:
                 self._lanes[engine.device] = self._lane(engine.device, 1)
         done = await self._submit(
             self._lanes[engine.device],
-            Inference(engine, picture),
+            Inference(engine, picture, classes),
             self._groups[engine],
             (height, width),
             inference_cost(engine, height * width),

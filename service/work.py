@@ -32,9 +32,16 @@ class Runs(Protocol):
         """Predicted seconds, and which images may share a run."""
 
     def run(
-        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+        self,
+        pictures: Sequence[Pixels],
+        stop: Stop | None = None,
+        canvas: Canvas | None = None,
+        classes: Sequence[Sequence[int]] = (),
     ) -> Scores:
-        """Scores (n, k) of n images, each uint8 (h, w, c); raises EngineError."""
+        """Scores (n, k) of n images, each uint8 (h, w, c), with maps of the classes each wants.
+
+        Raises EngineError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
+    """classes: those whose maps are wanted; -1-j is the j-th most probable one."""
+
     engine: Runs
     picture: Pixels | Undecoded
+    classes: Sequence[int] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -137,31 +147,42 @@ def _decode_and_infer(
         except Exception as exc:  # travels to whoever waits for it
             done.results.append(exc)
         done.decoding.append(time.monotonic() - begun)
-    pictures = [result for result in done.results if isinstance(result, np.ndarray)]
+    ready = [
+        (result, work.classes)
+        for result, work in zip(done.results, works, strict=True)
+        if isinstance(result, np.ndarray)
+    ]
     begun = time.monotonic()
-    done.inferred = bool(pictures)
-    scores = iter(_infer(engine, pictures, stop, canvas) if pictures else [])
+    done.inferred = bool(ready)
+    scores = iter(_infer(engine, ready, stop, canvas) if ready else [])
     done.results = [next(scores) if isinstance(r, np.ndarray) else r for r in done.results]
     done.ran = time.monotonic() - begun
     return done
 
 
-def _infer(engine: Runs, pictures: list[Pixels], stop: Stop, canvas: Canvas | None) -> list[object]:
+def _infer(
+    engine: Runs,
+    ready: list[tuple[Pixels, Sequence[int]]],
+    stop: Stop,
+    canvas: Canvas | None,
+) -> list[object]:
     """Run pictures together; if that fails, in halves, until what fails is alone.
 
+    ready: pictures, each with the classes whose maps it wants
     So memory that runs out costs time, not answers; and an image that breaks the run, only its own.
     """
     try:
-        scores = engine.run(pictures, stop, canvas)
-        return [scores.row(index) for index in range(len(pictures))]
+        pictures, classes = zip(*ready, strict=True)
+        scores = engine.run(pictures, stop, canvas, classes)
+        return [scores.row(index) for index in range(len(ready))]
     except Exception as exc:
-        if len(pictures) > 1 and not stop.is_set:
-            half = len(pictures) // 2
-            logger.warning("a run of %d images failed, now in halves: %s", len(pictures), exc)
-            parts = pictures[:half], pictures[half:]
+        if len(ready) > 1 and not stop.is_set:
+            half = len(ready) // 2
+            logger.warning("a run of %d images failed, now in halves: %s", len(ready), exc)
+            parts = ready[:half], ready[half:]
             return [result for part in parts for result in _infer(engine, part, stop, canvas)]
         logger.error("a run failed", exc_info=exc)
-        return [failed(exc)] * len(pictures)
+        return [failed(exc)] * len(ready)
 
 
 def failed(exc: Exception) -> InferenceFailed:

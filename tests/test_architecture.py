@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from service.cli import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 OURS = ("service", "models", "export")
 
@@ -76,9 +78,10 @@ def test_what_a_process_loads(code: str, forbidden: tuple[str, ...]) -> None:
 
 
 def test_nothing_but_commands_prints() -> None:
+    commands = {"service.cli", *(module for _, module in COMMANDS.values())}
     for folder in OURS:
         for path in modules(folder):
-            if path.parent.name == "commands" or path.name == "cli.py":
+            if ".".join(path.relative_to(ROOT).with_suffix("").parts) in commands:
                 continue
             calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             names = [n.func.id for n in calls if isinstance(n.func, ast.Name)]

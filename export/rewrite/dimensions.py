@@ -5,14 +5,16 @@ import re
 import onnx_ir as ir
 
 NAMES = ("batch", "height", "width")
+CLASSES = ("batch", "maps")
 
 
 def name_dimensions(model: ir.Model) -> None:
-    """Rename the symbols that the exporter made up (s77, s31 // 2) after the axes of `pixels`."""
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
+    """Rename the symbols that the exporter made up (s77, s31 // 2) after the axes of the inputs."""
     renamed = {
-        str(dim): name for dim, name in zip(shape, NAMES, strict=False) if not isinstance(dim, int)
+        str(dim): name
+        for value, names in zip(model.graph.inputs, (NAMES, CLASSES), strict=False)
+        for dim, name in zip(value.shape or (), names, strict=False)
+        if not isinstance(dim, int)
     }
 
     def rename(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:

@@ -13,3 +13,7 @@ class GlobalAvgPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)  # (n, c, 1, 1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """x itself: with a linear head, the class activation maps of Zhou et al., CVPR 2016."""
+        return [x]

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from models.pool.winners import winners
+
 
 class GlobalMaxPool(nn.Module):
     """Keep the strongest response of every channel, wherever in the image it is.
@@ -13,3 +15,7 @@ class GlobalMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax((2, 3), keepdim=True)  # (n, c, 1, 1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The maximum, at the places that have it."""
+        return [winners(x, self(x))]

@@ -31,8 +31,16 @@ class ClassifyQuery(BaseModel):
     )
     min_probability: float = Field(0, ge=0, le=1, description="leave out less probable classes")
     embedding: bool = Field(False, description="also return the pooled vector")
-    cam: Literal["png", "array"] | None = Field(None, description="class activation maps")
-    cam_classes: str | None = Field(None, pattern=r"^\d{1,9}(,\d{1,9})*$")
+    cam: Literal["png", "array"] | None = Field(
+        None,
+        description="also return class activation maps: what each place adds to a class's logit, "
+        "as grey PNG or as numbers",
+    )
+    cam_classes: str | None = Field(
+        None,
+        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        description="whose maps, at most 100 classes (default: those of the predictions)",
+    )
 
 
 class SizeBody(BaseModel):
@@ -49,6 +57,20 @@ class PredictionBody(BaseModel):
     id: str
     label: str
     probability: float
+
+
+class MapBody(BaseModel):
+    """One class's activation map, at the resolution of the features.
+
+    png: base64, grey, 0 and less black, `max` white; array: rows of the values themselves.
+    """
+
+    index: int
+    width: int
+    height: int
+    max: float
+    png: str | None = None
+    array: list[list[float]] | None = None
 
 
 class ProblemBody(BaseModel):
@@ -69,6 +91,7 @@ class ResultBody(BaseModel):
     resize: str | None = None
     predictions: list[PredictionBody] | None = None
     embedding: list[float] | None = None
+    cam: list[MapBody] | None = None
     error: ProblemBody | None = None
 
 

@@ -23,6 +23,7 @@ from service.api.schemas_v1 import (
 from service.classify import Options, Outcome
 from service.engine import Engine
 from service.errors import AnypoolError, BadParameter
+from service.heat import HeatMap
 from service.settings import MEGA, Settings
 
 router = APIRouter(prefix="/v1", tags=["REST v1"])
@@ -177,18 +178,30 @@ async def _classify(
 def _options(asked: ClassifyQuery, engine: Engine) -> Options:
     outputs = engine.card.outputs
     if asked.embedding and "embedding" not in outputs:
-        raise BadParameter(f"{engine.card.name} has no embedding; its outputs: {outputs}")
-    if asked.cam is not None or asked.cam_classes is not None:
-        raise BadParameter(f"{engine.card.name} has no class activation maps; outputs: {outputs}")
+        raise BadParameter(
+            f"{engine.card.name} has no embedding; its outputs: {', '.join(outputs)}"
+        )
+    if asked.cam is not None and "cam" not in outputs:
+        raise BadParameter(
+            f"{engine.card.name} has no class activation maps; its outputs: {', '.join(outputs)}"
+        )
+    if asked.cam is None and asked.cam_classes is not None:
+        raise BadParameter("cam_classes says whose maps; ask for them with cam=png or cam=array")
     return Options(
         top_k=asked.top_k,
         policy=None if asked.resize == "model" else asked.resize,
         size=asked.size,
         timeout_s=None if asked.timeout_ms is None else asked.timeout_ms / 1000,
-        classes=None if asked.classes is None else tuple(map(int, asked.classes.split(","))),
+        classes=_numbers(asked.classes),
         min_probability=asked.min_probability,
         embedding=asked.embedding,
+        maps=asked.cam,
+        map_classes=_numbers(asked.cam_classes),
     )
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(dict.fromkeys(map(int, text.split(","))))
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -209,7 +222,21 @@ def _result(outcome: Outcome) -> dict[str, Any]:
     }
     if result.embedding is not None:
         body["embedding"] = result.embedding
+    if result.maps is not None:
+        body["cam"] = [_map(heat_map) for heat_map in result.maps]
     return body
+
+
+def _map(heat_map: HeatMap) -> dict[str, Any]:
+    body = {
+        "index": heat_map.index,
+        "width": heat_map.width,
+        "height": heat_map.height,
+        "max": heat_map.highest,
+    }
+    if heat_map.png is not None:
+        return {**body, "png": heat_map.png}
+    return {**body, "array": heat_map.array}
 
 
 def _timing(outcomes: Sequence[Outcome]) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.card import CardError
-from service.app import create_classifier, create_scheduler, create_store
+from service.app import create_classifier, create_scheduler
 from service.classify import Classifier, Options, Outcome, Picture
 from service.engine import Engine, EngineError
 from service.errors import AnypoolError
-from service.folders import StoreError
+from service.folders import StoreError, default_model, find
 from service.settings import Settings
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic",
@@ -47,9 +47,10 @@ def run(options: argparse.Namespace) -> int:
     asked = Options(top_k=max(1, options.top_k), policy=options.resize, size=options.size)
     settings = Settings(artifacts=options.artifacts, model=options.model)
     try:
-        store = create_store(settings)
-        store.load()
-        return asyncio.run(_classify(settings, store.get(), files, asked, options.json))
+        found = find(settings.artifacts)
+        versions = found[default_model(sorted(found), settings.model, settings.artifacts)]
+        engine = Engine(versions[max(versions)], settings.provider)
+        return asyncio.run(_classify(settings, engine, files, asked, options.json))
     except (StoreError, CardError, EngineError, AnypoolError) as exc:
         print(f"anypool classify: {exc}", file=sys.stderr)
         return 1

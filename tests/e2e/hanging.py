@@ -34,7 +34,11 @@ class HangingEngine(Engine):
     """Loads as others do; asked to run, it never comes back."""
 
     def run(
-        self, pictures: Sequence[Pixels], stop: Stop | None = None, canvas: Canvas | None = None
+        self,
+        pictures: Sequence[Pixels],
+        stop: Stop | None = None,
+        canvas: Canvas | None = None,
+        classes: Sequence[Sequence[int]] = (),
     ) -> NoReturn:
         threading.Event().wait()
         raise AssertionError("nobody sets that event")

@@ -230,7 +230,11 @@ def test_422_bad_aspect(client: httpx.Client) -> None:
         ("classes=1,x", "classes"),
         ("classes=1000", "classes=1000"),
         ("min_probability=2", "min_probability"),
-        ("cam=png", "class activation maps"),
+        ("cam=jpg", "cam"),
+        ("cam_classes=1", "cam=png or cam=array"),
+        ("cam=png&cam_classes=1000", "cam_classes=1000"),
+        (f"cam=png&cam_classes={','.join(map(str, range(101)))}", "at most 100"),
+        (f"cam=png&classes={','.join(map(str, range(101)))}", "at most 100"),
         ("colour=blue", "colour"),
     ],
 )

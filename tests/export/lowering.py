@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from export.capture import EXAMPLE, export_program
 from export.lower import to_onnx
-from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 
 Function = Callable[[Tensor], Tensor]
@@ -51,7 +51,7 @@ def lower(
     program = export_program(module, torch.zeros((n, h, w, channels), dtype=dtype))
     model = to_onnx(program, [f"y{i}" for i in range(outputs)])
     name_dimensions(model)
-    expand_adaptive_pools(model)
+    expand_cells(model)
     return ir.to_proto(model)
 
 

@@ -4,6 +4,7 @@ one that cannot run images of different sizes together.
 Only `anypool export` imports this, in its own process: importing it registers them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -17,11 +18,16 @@ from models.registry import get, register
 from tests.export.lowering import Calls, Function
 
 
-def add(name: str, function: Function, classes: int = 2) -> None:
+def add(
+    name: str,
+    function: Function,
+    classes: int = 2,
+    head: Callable[[], nn.Module] = lambda: nn.Linear(1, 2),
+) -> None:
     """Register seed_cnn with `function` instead of its convolutions, and two logits."""
 
     def build() -> PoolingClassifier:
-        return PoolingClassifier(Calls(function), POOLS["global_avg"](), nn.Linear(1, 2)).eval()
+        return PoolingClassifier(Calls(function), POOLS["avg"](), head()).eval()
 
     register(
         replace(get("seed_cnn"), name=name, build=build, labels=lambda: labels.numbered(classes))
@@ -38,10 +44,15 @@ def crash(x: Tensor) -> Tensor:
     raise SystemExit(7)
 
 
+def hidden_layer() -> nn.Module:
+    return nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
 add("indices", lambda x: F.adaptive_max_pool2d(x, 3, return_indices=True)[1].float())
 add("sized_by_input", lambda x: F.adaptive_avg_pool2d(x, (x.shape[2] // 2 + 1, 3)))
 add("one_size_only", lambda x: x + torch.zeros(64, 64))
 add("wrong_labels", lambda x: x, classes=3)
 add("crash", crash)
-add("resized", lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"))
+add("hidden_layer", lambda x: x + 2, head=hidden_layer)
+add("resized", lambda x: F.interpolate(x + 2, scale_factor=0.25, mode="nearest"))
 add("ceil_division", ceil_division)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from export.capture import (
     EXAMPLE,
+    OUTPUTS,
     CaptureError,
     Served,
     content,
@@ -33,7 +34,7 @@ GREY = Preprocessing(channels=1, mean=(100.0,), std=(50.0,), policy="native")
 
 def served(backbone: nn.Module, features: int = 1) -> Served:
     head = nn.Linear(features, 2)
-    return Served(PoolingClassifier(backbone, POOLS["global_avg"](), head), GREY).eval()
+    return Served(PoolingClassifier(backbone, POOLS["avg"](), head), GREY).eval()
 
 
 # --- limits: probe_limits, find_limits
@@ -175,7 +176,7 @@ def test_contents_of_any_size(shape: tuple[int, int, int, int]) -> None:
 def test_served_normalises_pixels_and_activates_logits(
     activation: str, expected: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    network = PoolingClassifier(nn.Identity(), POOLS["global_avg"](), nn.Linear(1, 3))
+    network = PoolingClassifier(nn.Identity(), POOLS["avg"](), nn.Linear(1, 3))
     pixels = torch.tensor([[[[50], [150]]], [[[100], [250]]]], dtype=torch.uint8)  # (2, 1, 2, 1)
     with torch.no_grad():
         logits, probabilities, embedding = Served(network, GREY, activation)(pixels)
@@ -190,12 +191,26 @@ def test_references_are_what_torch_answers_over_the_grid() -> None:
     arrays = references(network, 1, limits)
     sizes = [arrays[f"pixels_{i:03d}"].shape[:3] for i in range(len(grid(limits)))]
     assert sizes == grid(limits)
-    assert len(arrays) == 4 * len(sizes)
+    assert len(arrays) == (1 + len(OUTPUTS)) * len(sizes)
+    pixels = torch.from_numpy(arrays["pixels_007"])
     with torch.no_grad():
-        logits, probabilities, embedding = network(torch.from_numpy(arrays["pixels_007"]))
-    assert np.array_equal(arrays["logits_007"], logits.numpy())
-    assert np.array_equal(arrays["probabilities_007"], probabilities.numpy())
-    assert np.array_equal(arrays["embedding_007"], embedding.numpy())
+        best = network(pixels)[0].argmax(1)
+        classes = torch.stack([best, torch.full_like(best, 9)], 1)  # the last of ten
+        answers = network(pixels, classes)
+    for name, answer in zip(OUTPUTS, answers, strict=True):
+        assert np.array_equal(arrays[f"{name}_007"], answer.numpy()), name
+    assert arrays["cam_classes_007"].tolist() == classes.tolist()
+
+
+def test_a_class_below_0_is_chosen_by_its_rank() -> None:
+    network = served(Calls(lambda x: x)).eval()
+    head = network.network.head
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([1.0, 3.0]))
+        *_, chosen = network(torch.ones(2, 5, 5, 1), torch.tensor([[-1, -2, 0], [1, 1, -1]]))
+    assert chosen.tolist() == [[1, 0, 0], [1, 1, 1]]
 
 
 def test_a_network_that_fails_within_its_limits_is_refused_with_the_size() -> None:

@@ -60,7 +60,7 @@ def test_a_baked_batch_in_an_output_is_refused() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        'y = anypool.AdaptivePool <output_size = [1, 1], kind = "max"> (x)',
+        'y = anypool.CellPool <output_size = [1, 1], kernel = [0, 0], kind = "max"> (x)',
         "yes = Constant <value = bool {1}> ()\n"
         "  y = If (yes) <then_branch = t () => (float[n, c, h, w] z) { z = anypool.Secret (x) },"
         " else_branch = e () => (float[n, c, h, w] z) { z = Identity (x) }>",

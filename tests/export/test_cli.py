@@ -34,6 +34,9 @@ def test_help_names_networks_and_options() -> None:
         "--version N",
         "--weights FILE",
         "--import MODULE",
+        "--pool POOL",
+        "--pool-arg ARG=VALUE",
+        "--name NAME",
     ):
         assert option in text
 
@@ -65,6 +68,49 @@ def test_a_module_that_is_not_there_is_misuse(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot import no_such_module" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pool=gme"], "no pooling is named 'gme'; there are: adaptive_avg, "),
+        (["--pool=gem", "--pool-arg=q=1"], "'q=1': gem takes p, eps; write NAME=VALUE"),
+        (["--pool=gem", "--pool-arg=3"], "'3': gem takes p, eps; write NAME=VALUE"),
+        (["--pool=adaptive_max"], "needs output_size: add --pool-arg output_size=VALUE"),
+        (["--pool-arg=p=3"], "--pool-arg needs --pool"),
+        (["--name=My Net"], "'My Net' cannot name a network"),
+    ],
+)
+def test_a_pooling_or_name_that_cannot_be_is_misuse(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = anypool("export", "seed_cnn", "--out", tmp_path, *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_a_pooling_that_does_not_fit_the_network_is_told_why(tmp_path: Path) -> None:
+    pool = ("--pool=attention", "--pool-arg=heads=7")
+    done = anypool("export", "seed_cnn", "--out", tmp_path, *pool)
+    assert done.returncode == 1
+    said = "not written: attention(heads=7) cannot be used here: heads=7: must divide the 64"
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pooling_is_swapped_in_without_training_and_the_card_says_so(tmp_path: Path) -> None:
+    pool = ("--pool=spp", "--pool-arg=levels=(1, 2)", "--pool-arg=kind=avg")
+    done = anypool("export", "seed_cnn", "--out", tmp_path, *pool)
+    assert done.returncode == 0, done.stderr
+    card = Card.load(tmp_path / "seed_cnn-spp" / "1" / "card.json")
+    assert card.name == "seed_cnn-spp"
+    assert card.pooling.startswith("spp(levels=(1, 2), kind=avg), put in without training, for: ")
+    assert "Changed by anypool: pooling is now spp(" in card.licence.notice
+    assert card.embedding_size == 64 * 5
+    assert "cam" in card.outputs
+    named = anypool("export", "seed_cnn", "--out", tmp_path, "--pool=max", "--name=mine")
+    assert named.stdout.strip() == str(tmp_path / "mine" / "1")
 
 
 def test_weights_of_ones_own_become_the_next_version(exported: Exported, tmp_path: Path) -> None:

@@ -8,30 +8,28 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from models import registry
-from models.classifier import PoolingClassifier
 from models.pool import POOLS
-from models.weights import seeded
+from models.swap import Swap
 from tests.export.lowering import session
 from tests.export.rewrite.ragged.proof import Pair, pair, prove
 
 SMALLEST = {"efficientnet_lite0": (32, 32), "resnet18": (1, 1), "seed_cnn": (1, 1)}
 BATCHES = ((8, 64), (4, 128), (2, 224), (2, 384))  # images, side
 ROUNDS = 11
-CELLS = (2, 3)  # of the adaptive poolings
+CELLS = "output_size=(2, 3)"  # of the adaptive poolings
 
 
 def swapped(name: str, pool: str) -> nn.Module:
-    """A registered network with another pooling, and a head that fits it."""
-    network = registry.build(name)
-    layer = POOLS[pool](CELLS) if pool.startswith("adaptive") else POOLS[pool]()
-    head = network.head
-    if pool.startswith("adaptive") and isinstance(head, nn.Linear):
-        with seeded(0):
-            head = nn.Linear(head.in_features * CELLS[0] * CELLS[1], head.out_features)
-    return PoolingClassifier(network.backbone, layer, head).eval()
+    """A registered network with another pooling."""
+    channels = registry.get(name).preprocessing.channels
+    arguments = [CELLS] if pool.startswith("adaptive") else []
+    return Swap.parse(pool, arguments).apply(
+        registry.build(name), torch.zeros(1, channels, 320, 320)
+    )
 
 
 def cost(both: Pair, images: int, side: int, channels: int) -> float:

@@ -87,6 +87,8 @@ def test_a_file_that_is_no_card_is_refused(content: bytes, tmp_path: Path) -> No
         ({"activation": "relu"}, "activation"),
         ({"limits": {"min_height": 0, "min_width": 1}}, r"limits\.min_height"),
         ({"outputs": ["cam3d"]}, r"outputs\.0"),
+        ({"outputs": ["logits", "probabilities", "cam"]}, "map_stride belongs to the output cam"),
+        ({"map_stride": 32}, "map_stride belongs to the output cam"),
         ({"licence": {"name": "x", "notice": "y", "url": "z"}}, r"licence\.url"),
     ],
 )
@@ -99,7 +101,10 @@ def test_a_wrong_field_is_refused_by_name(
         Card.load(file)
 
 
-@pytest.mark.parametrize("field", sorted(Card.model_fields.keys() - {"embedding_size", "parity"}))
+OPTIONAL = {"embedding_size", "map_stride", "parity"}
+
+
+@pytest.mark.parametrize("field", sorted(Card.model_fields.keys() - OPTIONAL))
 def test_a_missing_field_is_refused_by_name(field: str, tmp_path: Path) -> None:
     file = tmp_path / "card.json"
     fields = make_card().model_dump(mode="json")

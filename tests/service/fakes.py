@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.costs import Canvas, Costs, Line
-from service.engine import EngineError, OutOfMemory, Scores, Stop
+from service.engine import EngineError, Maps, OutOfMemory, Scores, Stop
 
 PLAIN = Costs(Line(1e-3, 1e-6))
 _AT_MOST_S = 60.0  # behind a closed gate: a test that fails must not keep pytest from ending
@@ -24,6 +24,8 @@ class Ran:
 
 class FakeEngine:
     """Scores an image by its mean and remembers what ran, in order, and how many were stopped.
+
+    Maps of the classes that were asked for have that mean everywhere.
 
     poison: a run with that grey in it fails
     memory: a run of more images fails for want of memory
@@ -58,6 +60,7 @@ class FakeEngine:
         pictures: Sequence[NDArray[np.uint8]],
         stop: Stop | None = None,
         canvas: Canvas | None = None,
+        classes: Sequence[Sequence[int]] = (),
     ) -> Scores:
         for _ in range(int(_AT_MOST_S / 0.01)):
             if self.gate.wait(0.01):
@@ -71,7 +74,12 @@ class FakeEngine:
         if any((picture == self.poison).any() for picture in pictures):
             raise EngineError("poisoned")
         means = np.array([[picture.mean()] for picture in pictures], np.float32)  # (n, 1)
-        return Scores(means, means, None, np.zeros((len(means), 1), np.int64))
+        maps = tuple(
+            Maps(np.array(wanted, np.int64), np.full((len(wanted), 2, 3), mean, np.float32))
+            for wanted, (mean,) in zip(classes, means, strict=bool(classes))
+        )
+        ranking = np.zeros((len(means), 1), np.int64)
+        return Scores(means, means, None, ranking, maps if any(classes) else None)
 
 
 def grey(value: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:

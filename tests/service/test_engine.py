@@ -35,6 +35,7 @@ def check_as_alone(engine: Engine, pictures: Sequence[Pixels], together: Scores)
     """Each image has the scores that it gets alone, to 1e-5 of its largest logit."""
     assert len(together.logits) == len(together.probabilities) == len(pictures)
     assert together.embedding is not None
+    assert together.maps is None  # nobody asked
     for index, picture in enumerate(pictures):
         alone, found = engine.run([picture]), together.row(index)
         assert alone.embedding is not None
@@ -111,9 +112,13 @@ def test_warming_up_measures_what_runs_cost(store: Path, name: str, batching: Ba
 
 
 def save_trivial(path: Path, *, ragged: bool) -> None:
-    """A network that is ready in microseconds: it answers with the means of the channels."""
+    """A network that is ready in microseconds: it answers with the means of the channels.
+
+    It has no maps, but takes `classes`, since the card beside it has them.
+    """
     images: list[str | int | None] = ["batch", "height", "width", 3]
     inputs = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, images)]
+    inputs.append(helper.make_tensor_value_info("classes", TensorProto.INT64, ["batch", "maps"]))
     if ragged:
         inputs.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, ["batch", 2]))
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
@@ -182,6 +187,51 @@ def test_classes_are_ranked_the_most_probable_first_and_ties_by_index(
     scores = engine.run(pictures)
     assert scores.ranking.tolist() == [[2, 1, 0], [0, 2, 1], [0, 1, 2], [1, 0, 2]]
     assert scores.row(3).ranking.tolist() == [[1, 0, 2]]
+
+
+# --- class activation maps
+
+WANTED = [[-1], [], [3, -2, 5, -10], [9, -1]]
+
+
+def check_maps(
+    engine: Engine, wanted: Sequence[Sequence[int]], pictures: Sequence[Pixels], together: Scores
+) -> None:
+    """Each image has the maps it asked for, as it gets them alone, to 1e-4 of the largest value."""
+    for index, (classes, picture) in enumerate(zip(wanted, pictures, strict=True)):
+        found, alone = together.row(index).maps, engine.run([picture], classes=[classes]).maps
+        assert found is not None
+        ranked = together.ranking[index]
+        assert found[0].classes.tolist() == [ranked[-1 - c] if c < 0 else c for c in classes]
+        if not classes:
+            assert alone is None
+            continue
+        assert alone is not None
+        assert found[0].classes.tolist() == alone[0].classes.tolist()
+        assert found[0].values.shape == alone[0].values.shape
+        most = float(np.abs(alone[0].values).max())
+        np.testing.assert_allclose(found[0].values, alone[0].values, rtol=0, atol=1e-4 * most)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_images_of_one_size_get_the_maps_each_asked_for(store: Path, name: str) -> None:
+    engine = Engine(store / name / "1", "cpu")
+    pictures = [noise(engine, 70, 90, seed) for seed in range(4)]
+    check_maps(engine, WANTED, pictures, engine.run(pictures, classes=WANTED))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_images_of_different_sizes_get_maps_of_their_own_size(store: Path, name: str) -> None:
+    engine = Engine(store / name / "1", "cpu", batching="mixed")
+    sizes = [(40, 130), (97, 33), (64, 64), (128, 50)]
+    pictures = [noise(engine, *size, seed) for seed, size in enumerate(sizes)]
+    check_maps(engine, WANTED, pictures, engine.run(pictures, classes=WANTED))
+
+
+def test_images_on_a_canvas_get_maps_of_their_own_size(pinned: Engine) -> None:
+    pictures = [noise(pinned, h, w) for h, w in ((40, 96), (64, 33))]
+    together = pinned.run(pictures, canvas=Canvas(4, 64, 96), classes=WANTED[2:])
+    check_maps(pinned, WANTED[2:], pictures, together)
 
 
 # --- pinned canvases

@@ -191,6 +191,30 @@ def test_a_poisoned_image_fails_alone_wherever_in_the_batch_it_is(place: int) ->
     run(scenario())
 
 
+def test_images_of_one_run_get_the_maps_each_asked_for_also_when_it_runs_in_halves() -> None:
+    async def scenario(engine: FakeEngine) -> None:
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            engine.gate.clear()
+            first = asyncio.create_task(scheduler.infer(engine, grey(9, 4, 4), 0.0, soon()))
+            await asyncio.sleep(0)
+            wanted = [(), (1, -1), (5,), ()]
+            rest = [
+                asyncio.create_task(scheduler.infer(engine, grey(value), 0.0, soon(), classes))
+                for value, classes in enumerate(wanted)
+            ]
+            await asyncio.sleep(0)
+            engine.gate.set()
+            await first
+            for value, (task, classes) in enumerate(zip(rest, wanted, strict=True)):
+                maps = (await task).value.maps
+                found = [] if maps is None else maps[0].classes.tolist()
+                assert found == list(classes)
+                assert maps is None or (maps[0].values == value).all()
+
+    for memory in (1000, 2, 1):
+        run(scenario(FakeEngine(memory=memory)))
+
+
 def test_an_engine_that_fails_in_an_unforeseen_way_is_answered_too() -> None:
     class Broken(FakeEngine):
         def run(
@@ -198,6 +222,7 @@ def test_an_engine_that_fails_in_an_unforeseen_way_is_answered_too() -> None:
             pictures: Sequence[NDArray[np.uint8]],
             stop: Stop | None = None,
             canvas: Canvas | None = None,
+            classes: Sequence[Sequence[int]] = (),
         ) -> Scores:
             raise ValueError("nobody foresaw this")
 
@@ -787,10 +812,11 @@ def test_a_worker_that_waited_for_room_starts_again_when_there_is_some() -> None
             pictures: Sequence[NDArray[np.uint8]],
             stop: Stop | None = None,
             canvas: Canvas | None = None,
+            classes: Sequence[Sequence[int]] = (),
         ) -> Scores:
             if pictures[0].shape[:2] == (10, 7):
                 both.wait(10)  # fails unless two run at once
-            return super().run(pictures, stop, canvas)
+            return super().run(pictures, stop, canvas, classes)
 
     async def scenario() -> None:
         engine = Together()

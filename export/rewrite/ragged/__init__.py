@@ -13,9 +13,9 @@ The method is ours; DESIGN §6 has the argument, tests/export/rewrite/ragged the
 import onnx_ir as ir
 
 from export.lower import MARKERS
-from export.rewrite.adaptive import expand_adaptive_pools
 from export.rewrite.builder import Builder
-from export.rewrite.ragged import adaptive, elementwise, layout, reduction, window
+from export.rewrite.cells import expand_cells
+from export.rewrite.ragged import cells, elementwise, layout, product, reduction, window
 from export.rewrite.ragged.errors import Unsupported
 from export.rewrite.ragged.masks import Masks, Side
 from export.rewrite.ragged.region import Level, Region
@@ -23,12 +23,14 @@ from export.rewrite.ragged.region import Level, Region
 __all__ = ["RULES", "Unsupported", "make_ragged"]
 
 SIZES = "sizes"
+MAPS, MAPS_SIZES = "cam", "cam_sizes"  # the one output that may keep the canvas's size, and how
 RULES = {
     **window.RULES,
     **reduction.RULES,
     **elementwise.RULES,
     **layout.RULES,
-    **adaptive.RULES,
+    **cells.RULES,
+    **product.RULES,
 }
 _NORMALISING = {"Transpose", "Cast", "Add", "Sub", "Mul", "Div"}
 
@@ -66,12 +68,31 @@ def make_ragged(model: ir.Model) -> int:
             raise Unsupported(node, "no rule says what it does to images of different sizes")
         rule(masks, node)
     for output in graph.outputs:
-        if output in masks.regions:
+        if output in masks.regions and output.name != MAPS:
             raise Unsupported(None, f"output {output.name} still has the canvas's size")
     graph.inputs.append(sizes)
-    expand_adaptive_pools(model)
+    maps = next((output for output in graph.outputs if output.name == MAPS), None)
+    if maps is not None:
+        graph.outputs.append(_sizes_of(masks, sizes, maps))
+    graph.sort()  # what follows an output that does not vary was put before it
+    expand_cells(model)
     model.opset_imports.pop(MARKERS, None)
     return masks.placed
+
+
+def _sizes_of(masks: Masks, sizes: ir.Value, maps: ir.Value) -> ir.Value:
+    """The valid height and width of each image's maps, int64 (n, 2), as an output."""
+    last = maps.producer()
+    assert last is not None
+    build = Builder(before=last)
+    none = build("Mul", build("Gather", sizes, build.scalar(0), axis=1), build.scalar(0))  # (n,)
+    sides = [
+        build.reshaped(build("Add", none, masks.extent(build, maps, axis)), [-1, 1])
+        for axis in (2, 3)
+    ]
+    y = build("Concat", *sides, axis=1)  # (n, 2)
+    y.name, y.type, y.shape = MAPS_SIZES, ir.TensorType(ir.DataType.INT64), ir.Shape(["batch", 2])
+    return y
 
 
 def _clear(masks: Masks, node: ir.Node, ragged: list[ir.Value]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from export.capture import EXAMPLE, content, export_program
 from export.lower import to_onnx
-from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 from export.rewrite.ragged import make_ragged
 from tests.export.lowering import session
@@ -60,7 +60,7 @@ def pair(body: nn.Module, dtype: torch.dtype = torch.uint8, channels: int = 3) -
     name_dimensions(marked)
     proto = ir.to_proto(marked)
     plain, ragged = ir.from_proto(proto), ir.from_proto(proto)
-    expand_adaptive_pools(plain)
+    expand_cells(plain)
     masks = make_ragged(ragged)
     both = Pair(ir.to_proto(plain), ir.to_proto(ragged), masks)
     onnx.checker.check_model(both.ragged, full_check=True)

@@ -34,6 +34,19 @@ class ChannelNorm(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
+class ChannelsLast(nn.Module):
+    """A matrix product at each place, channels last, and something for each image besides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = x.mean((2, 3))[:, None, None] * self.weight  # (n, 1, c, c)
+        mixed: Tensor = x.permute(0, 2, 3, 1) @ own + x.permute(0, 2, 3, 1) @ self.weight
+        return mixed.permute(0, 3, 1, 2)
+
+
 class Residual(nn.Module):
     """A strided 3×3 path and a strided 1×1 shortcut meet again."""
 
@@ -138,6 +151,8 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
         nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)
     ),
     "avg pool rectangular": lambda: net(nn.AvgPool2d((2, 3), (1, 2), (1, 1), ceil_mode=True)),
+    "lp pool": lambda: net(nn.LPPool2d(2, 3, stride=2), nn.Conv2d(6, 6, 3, padding=1)),
+    "lp pool ceil": lambda: net(nn.LPPool2d(2, 2, ceil_mode=True), nn.Conv2d(6, 6, 3, padding=1)),
     "pools ceil side by side": lambda: net(
         lambda x: (
             F.max_pool2d(x, 3, 2, 1, ceil_mode=True) + F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)
@@ -150,6 +165,7 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
         nn.Conv2d(6, 6, 3, padding=1), SqueezeExcite(6), nn.Conv2d(6, 6, 3, padding=1)
     ),
     "channel norm": lambda: net(ChannelNorm(6), nn.Conv2d(6, 6, 3, padding=1)),
+    "channels last": lambda: net(ChannelsLast(6), nn.Conv2d(6, 6, 3, padding=1)),
     "channel softmax": lambda: net(nn.Softmax(1), nn.Conv2d(6, 6, 3, padding=1)),
     "activations": lambda: net(
         *(
@@ -239,8 +255,8 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
     "head adaptive max, height kept": lambda: net(
         POOLS["adaptive_max"]((None, 3)), nn.Conv2d(6, 6, 3, padding=1)
     ),
-    "head global average": lambda: net(head=pooled(POOLS["global_avg"]())),
-    "head global max pool": lambda: net(head=pooled(POOLS["global_max"]())),
+    "head global average": lambda: net(head=pooled(POOLS["avg"]())),
+    "head global max pool": lambda: net(head=pooled(POOLS["max"]())),
 }
 
 # What the pass must refuse, and a word of the reason.
@@ -262,6 +278,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "regions differ",
     ),
     "flip": (lambda: net(lambda x: x.flip(3)), "where images vary"),
+    "product of two maps": (lambda: net(lambda x: x @ x.transpose(2, 3)), "image's place"),
     "map as output": (lambda: nn.Sequential(stem(), nn.ReLU()), "canvas's size"),
     "doubles": (lambda: net(head=lambda x: x.double().mean((2, 3))), "float32"),
     "whole numbers": (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from export.rewrite.adaptive import expand_adaptive_pools
+from export.rewrite.cells import expand_cells
 from tests.export.lowering import Function, Pixels, lower, relative_error, run, session
 
 Size = int | tuple[int | None, int | None]
@@ -81,14 +81,15 @@ def marked(size: Sequence[int], kind: str, dtype: str = "float") -> ir.Model:
     return ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["" : 20, "anypool" : 1]>\n'
         f"pool ({dtype}[n, c, h, w] pixels) => ({dtype}[n, c, oh, ow] y) {{\n"
-        f'  y = anypool.AdaptivePool <output_size = {list(size)}, kind = "{kind}"> (pixels)\n}}'
+        f"  y = anypool.CellPool <output_size = {list(size)}, kernel = [0, 0], "
+        f'kind = "{kind}"> (pixels)\n}}'
     )
 
 
 @pytest.mark.parametrize(
     ("kind", "size", "operators"),
     [
-        ("average", (1, 1), ["GlobalAveragePool"]),
+        ("average", (1, 1), ["ReduceMean", "ReduceMean"]),
         ("max", (1, 1), ["GlobalMaxPool"]),
         ("average", (0, 1), ["ReduceMean"]),
         ("average", (1, 0), ["ReduceMean"]),
@@ -102,7 +103,7 @@ def test_one_cell_stays_one_operator(
     kind: str, size: tuple[int, int], operators: list[str]
 ) -> None:
     model = marked(size, kind)
-    expand_adaptive_pools(model)
+    expand_cells(model)
     assert [node.op_type for node in model.graph] == operators
 
 
@@ -110,7 +111,7 @@ def test_one_cell_stays_one_operator(
 @pytest.mark.parametrize("size", [(3, 5), (3, 1), (1, 3), (0, 3), (1, 1), (0, 0)])
 def test_only_standard_operators_remain_in_a_small_graph(kind: str, size: tuple[int, int]) -> None:
     model = marked(size, kind)
-    expand_adaptive_pools(model)
+    expand_cells(model)
     assert set(model.opset_imports) == {""}
     assert {node.domain for node in model.graph} == {""}
     assert len(list(model.graph)) <= 40
@@ -119,7 +120,7 @@ def test_only_standard_operators_remain_in_a_small_graph(kind: str, size: tuple[
 @pytest.mark.parametrize("kind", ["average", "max"])
 def test_double_precision_stays_double(kind: str) -> None:
     model = marked((3, 5), kind, "double")
-    expand_adaptive_pools(model)
+    expand_cells(model)
     x = np.random.default_rng(2).standard_normal((2, 3, 17, 11))
     function = F.adaptive_avg_pool2d if kind == "average" else F.adaptive_max_pool2d
     (got,) = run(session(ir.to_proto(model)), x)
