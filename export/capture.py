@@ -237,7 +237,7 @@ def grid(limits: SizeLimits) -> list[tuple[int, int, int]]:
     wanted = [
         (1, h, w), (3, h, w), (2, h, w + 1), (2, h + 1, w), (1, h + 1, w + 2),
         (2, 37, 53), (1, 53, 37), (3, 61, 61), (1, 64, 64), (1, 97, 131), (1, 131, 97),
-        (2, 2 * h + 95, 2 * w + 129),
+        (2, 3 * h + 95, 3 * w + 129),
         (2, 128, 128), (1, 127, 255), (1, 224, 224), (1, 333, 190), (1, 190, 333),
         (1, h, 16 * w), (1, 16 * h, w), (1, 33, 1031), (1, 1031, 33),
     ]  # fmt: skip
@@ -304,10 +304,13 @@ def find_limits(served: Served, channels: int) -> SizeLimits:
 
 
 def example_size(limits: SizeLimits) -> tuple[int, int, int]:
-    """EXAMPLE, or what comes next that is legal, larger than the smallest size and not square."""
+    """EXAMPLE, or what comes next that is legal, larger than the smallest size and not square.
+
+    Thrice the smallest: torch.export takes a map's side for fixed when the example makes it 1.
+    """
     (h, w), m = limits.smallest(), limits.multiple
-    height = _round_up(max(EXAMPLE[1], h + m), m)
-    width = _round_up(max(EXAMPLE[2], w + 2 * m), m)
+    height = _round_up(max(EXAMPLE[1], 3 * h + m), m)
+    width = _round_up(max(EXAMPLE[2], 3 * w + 2 * m), m)
     return EXAMPLE[0], height, width + m if width == height else width
 
 

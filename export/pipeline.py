@@ -26,6 +26,7 @@ from export.errors import ExportError
 from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
+from export.rewrite.optional import make_maps_optional
 from export.rewrite.ragged import make_ragged
 from export.verify import Case, verify
 from models import registry
@@ -141,9 +142,11 @@ def _rewrite(
     """The plain graph, the ragged one, and if there is none, why."""
     ragged = ir.from_proto(ir.to_proto(model))
     expand_cells(model)
+    make_maps_optional(model)
     plain = ir.to_proto(model)
     try:
         make_ragged(ragged)
+        make_maps_optional(ragged)
         mixed = ir.to_proto(ragged)
         check(mixed, channels, explains=explains, ragged=True)
     except ExportError as exc:  # Unsupported, or a graph that is not what it should be

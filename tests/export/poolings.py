@@ -18,6 +18,7 @@ from export.check import check
 from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
+from export.rewrite.optional import make_maps_optional
 from export.rewrite.ragged import make_ragged
 from models.card import Preprocessing
 from models.classifier import PoolingClassifier
@@ -100,6 +101,8 @@ def measure(name: str, arguments: dict[str, Any], rounds: int = 8) -> Row:
     ragged = ir.from_proto(ir.to_proto(marked))
     expand_cells(marked)
     make_ragged(ragged)
+    for model in (marked, ragged):
+        make_maps_optional(model)
     protos = ir.to_proto(marked), ir.to_proto(ragged)
     check(protos[0], 3, explains=True)
     check(protos[1], 3, explains=True, ragged=True)
@@ -144,9 +147,9 @@ def _run(
     runner: Any, pixels: NDArray[Any], classes: NDArray[Any], sizes: NDArray[Any] | None = None
 ) -> list[NDArray[Any]]:
     feed = {"pixels": pixels, "classes": classes}
-    arrays: list[NDArray[Any]] = runner.run(
-        None, feed if sizes is None else feed | {"sizes": sizes}
-    )
+    if sizes is not None:
+        feed |= {"sizes": sizes}
+    arrays: list[NDArray[Any]] = runner.run(None, feed)
     return arrays
 
 

@@ -74,7 +74,6 @@ def make_ragged(model: ir.Model) -> int:
     maps = next((output for output in graph.outputs if output.name == MAPS), None)
     if maps is not None:
         graph.outputs.append(_sizes_of(masks, sizes, maps))
-    graph.sort()  # what follows an output that does not vary was put before it
     expand_cells(model)
     model.opset_imports.pop(MARKERS, None)
     return masks.placed
@@ -87,12 +86,23 @@ def _sizes_of(masks: Masks, sizes: ir.Value, maps: ir.Value) -> ir.Value:
     build = Builder(before=last)
     none = build("Mul", build("Gather", sizes, build.scalar(0), axis=1), build.scalar(0))  # (n,)
     sides = [
-        build.reshaped(build("Add", none, masks.extent(build, maps, axis)), [-1, 1])
+        build.reshaped(build("Add", none, _side(masks, build, maps, axis)), [-1, 1])
         for axis in (2, 3)
     ]
     y = build("Concat", *sides, axis=1)  # (n, 2)
     y.name, y.type, y.shape = MAPS_SIZES, ir.TensorType(ir.DataType.INT64), ir.Shape(["batch", 2])
     return y
+
+
+def _side(masks: Masks, build: Builder, maps: ir.Value, axis: int) -> ir.Value:
+    """How far the maps reach along an axis, int64: (n,) where it is ragged, (1,) where fixed."""
+    region = masks.regions.get(maps)
+    if region is not None and axis in region.axes:
+        return masks.extent(build, maps, axis)
+    length = None if maps.shape is None else maps.shape[axis]
+    if not isinstance(length, int):
+        raise Unsupported(maps.producer(), "the size of its maps does not follow the image's")
+    return build.ints([length])
 
 
 def _clear(masks: Masks, node: ir.Node, ragged: list[ir.Value]) -> None:
