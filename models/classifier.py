@@ -47,9 +47,9 @@ class PoolingClassifier(nn.Module):
 
         How much each place adds to a class's logit. Whatever the pooling, the mean of a map over
         space is the logit without its bias; for average pooling these are the maps of Zhou et
-        al., "Learning Deep Features for Discriminative Localization", CVPR 2016, and where scaling
-        the features scales the pool (maximum, GeM, pyramids) those of HiResCAM (Draelos, Carin,
-        "Use HiResCAM instead of Grad-CAM", 2020).
+        al., "Learning Deep Features for Discriminative Localization", CVPR 2016, and for maximum,
+        GeM, L_p and pyramids those of HiResCAM (Draelos, Carin, "Use HiResCAM instead of
+        Grad-CAM", 2020).
         """
         assert isinstance(self.pool, Head)  # `explains` says so
         cells = self.pool.maps(features)  # oh·ow times (n, f, h', w')

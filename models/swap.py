@@ -40,8 +40,8 @@ class Swap:
         for argument in arguments:
             name, equals, value = argument.partition("=")
             if not equals or name not in known:
-                takes = ", ".join(known) or "no arguments"
-                raise SwapError(f"{argument!r}: {pool} takes {takes}; write NAME=VALUE")
+                takes = f"{', '.join(known)}; write NAME=VALUE" if known else "no arguments"
+                raise SwapError(f"{argument!r}: {pool} takes {takes}")
             values[name] = _value(value)
         for name, parameter in known.items():
             if parameter.default is Parameter.empty and name not in values:
@@ -57,7 +57,7 @@ class Swap:
         return f"{self.pool}({', '.join(f'{name}={value}' for name, value in given.items())})"
 
     def apply(self, classifier: PoolingClassifier, images: Tensor) -> PoolingClassifier:
-        """The same trunk and classifier around the new pooling, in evaluation mode.
+        """The same trunk and classifier around the new pooling, all in evaluation mode.
 
         A pooling with several cells gets the classifier's weights for each, divided by how many
         they are; one that gives a map is followed by the global average.

@@ -1,5 +1,7 @@
 """Generalised-mean pooling."""
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +19,8 @@ class GeMPool(nn.Module):
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__()
-        if p <= 0 or eps <= 0:
-            raise ValueError(f"p={p}, eps={eps}: both must be above 0")
+        if not (0 < p < inf and 0 < eps < inf):
+            raise ValueError(f"p={p}, eps={eps}: both must be above 0, and finite")
         self.p = nn.Parameter(torch.tensor(float(p)))
         self.eps = eps
 

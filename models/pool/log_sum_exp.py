@@ -1,6 +1,10 @@
 """Log-sum-exp pooling."""
 
+from math import inf
+
 from torch import Tensor, nn
+
+_LEAST = 1e-3  # below, float32 cannot tell exp(r·x) from 1
 
 
 class LogSumExpPool(nn.Module):
@@ -14,8 +18,8 @@ class LogSumExpPool(nn.Module):
 
     def __init__(self, r: float = 5.0) -> None:
         super().__init__()
-        if r <= 0:
-            raise ValueError(f"r={r}: must be above 0")
+        if not _LEAST <= r < inf:
+            raise ValueError(f"r={r}: must be {_LEAST} or more, and finite; avg is its limit at 0")
         self.r = float(r)
 
     def extra_repr(self) -> str:

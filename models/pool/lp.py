@@ -1,5 +1,7 @@
 """L_p pooling."""
 
+from math import inf
+
 from torch import Tensor, nn
 
 from models.pool.powers import power_mean
@@ -17,8 +19,8 @@ class LpPool(nn.Module):
 
     def __init__(self, p: float = 2.0) -> None:
         super().__init__()
-        if p < 1:
-            raise ValueError(f"p={p}: a norm needs 1 or more")
+        if not 1 <= p < inf:
+            raise ValueError(f"p={p}: a norm needs 1 or more, and finite")
         self.p = float(p)
 
     def extra_repr(self) -> str:

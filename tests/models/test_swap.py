@@ -90,11 +90,11 @@ def test_an_unknown_pooling_lists_the_known_ones() -> None:
         ("gem", ["p=3", "q=3"], "'q=3': gem takes p, eps; write NAME=VALUE"),
         ("gem", ["p"], "'p': gem takes p, eps; write NAME=VALUE"),
         ("gem", ["=3"], "'=3': gem takes p, eps; write NAME=VALUE"),
-        ("max", ["p=3"], "'p=3': max takes no arguments; write NAME=VALUE"),
+        ("max", ["p=3"], "'p=3': max takes no arguments"),
         # the network decides these
         ("attention", ["channels=3"], "'channels=3': attention takes heads; write NAME=VALUE"),
         ("class_channel", ["classes=3"], "'classes=3': class_channel takes kind; write NAME=VALUE"),
-        ("gated", ["channels=3"], "'channels=3': gated takes no arguments; write NAME=VALUE"),
+        ("gated", ["channels=3"], "'channels=3': gated takes no arguments"),
         ("adaptive_avg", [], "adaptive_avg needs output_size: add --pool-arg output_size=VALUE"),
     ],
 )
@@ -272,14 +272,28 @@ def test_a_size_that_leaves_no_fixed_number_of_cells_is_refused(size: str) -> No
         swapped(trained(), "adaptive_avg", f"output_size={size}")
 
 
+class Cosine(nn.Module):
+    """Reads one value a channel, but adds them up in its own way."""
+
+    in_features, out_features, bias = CHANNELS, CLASSES, None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(CLASSES, CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.cosine_similarity(x[:, None], self.weight, dim=2)
+
+
 @pytest.mark.parametrize(
     "head",
     [
         nn.Sequential(nn.Linear(CHANNELS, 16), nn.ReLU(), nn.Linear(16, CLASSES)),
         nn.Identity(),
+        Cosine(),
         nn.Linear(CHANNELS * 6, CLASSES),
     ],
-    ids=["two layers", "none", "one that reads six cells"],
+    ids=["two layers", "none", "cosine", "one that reads six cells"],
 )
 def test_only_a_linear_classifier_of_one_value_a_channel_can_be_kept(head: nn.Module) -> None:
     old = trained()
