@@ -157,12 +157,14 @@ class Served(nn.Module):
     def forward(self, pixels: Tensor, classes: Tensor | None = None) -> tuple[Tensor, ...]:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (n, c, h, w)
         x = (x - self.mean) / self.std  # (n, c, h, w)
+        if classes is None or not self.network.explains:
+            embedding = self.network.embed(x)  # (n, f)
+            logits: Tensor = self.network.head(embedding)  # (n, k)
+            return logits, self.activation(logits), embedding
         features = self.network.backbone(x)  # (n, f, h', w')
         embedding = self.network.pooled(features)  # (n, f)
-        logits: Tensor = self.network.head(embedding)  # (n, k)
+        logits = self.network.head(embedding)  # (n, k)
         probabilities = self.activation(logits)  # (n, k)
-        if classes is None or not self.network.explains:
-            return logits, probabilities, embedding
         chosen = chosen_classes(probabilities, classes)  # (n, m)
         maps = self.network.class_maps(features, chosen)  # (n, m, h', w')
         return logits, probabilities, embedding, maps, chosen
@@ -269,17 +271,51 @@ def references(served: Served, channels: int, limits: SizeLimits) -> dict[str, N
         try:
             with torch.no_grad():
                 answers = served(torch.from_numpy(pixels))
+                _check_forward(served, pixels, answers[0])
                 if served.network.explains:
                     logits = answers[0]
                     last = torch.full((n, 1), logits.shape[1] - 1)
                     classes = torch.cat([logits.argmax(1, keepdim=True), last], 1)  # (n, 2)
                     answers = served(torch.from_numpy(pixels), classes)
+                    _check_maps(served, *answers)
+        except CaptureError:
+            raise
         except Exception as exc:  # the author's code may raise what it likes
             raise CaptureError(f"the network fails at {n}×{h}×{w}: {_brief(exc)}") from exc
         arrays[f"pixels_{index:03d}"] = pixels
         for name, answer in zip(OUTPUTS, answers, strict=False):
             arrays[f"{name}_{index:03d}"] = answer.numpy()
     return arrays
+
+
+def _check_forward(served: Served, pixels: NDArray[np.uint8], logits: Tensor) -> None:
+    """Raise CaptureError unless the network's own forward gives the logits that are served."""
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32)
+    own = served.network((x - served.mean) / served.std)
+    if own.shape != logits.shape or _off(own, logits):
+        raise CaptureError(
+            "forward gives other logits than head(embed(x)), which is what is served: "
+            "put all that a PoolingClassifier does into backbone, pool and head"
+        )
+
+
+def _check_maps(
+    served: Served, logits: Tensor, _: Tensor, __: Tensor, maps: Tensor, classes: Tensor
+) -> None:
+    """Raise CaptureError unless the means of the maps and the biases are the logits."""
+    means = maps.mean((2, 3))  # (n, m)
+    if isinstance(served.network.head, nn.Linear) and served.network.head.bias is not None:
+        means = means + served.network.head.bias[classes]
+    if _off(means, logits.gather(1, classes)):
+        raise CaptureError(
+            f"the maps of {type(served.network.pool).__name__} do not average to what it pools: "
+            "its method maps does not belong to its forward"
+        )
+
+
+def _off(got: Tensor, want: Tensor) -> bool:
+    """Whether they differ by more than rounding."""
+    return bool((got - want).abs().max() > 1e-4 * want.abs().max().clamp(min=1))
 
 
 def find_limits(served: Served, channels: int) -> SizeLimits:

@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
             registry.import_networks(module)
         registry.get(options.network)
         swap = _swap(options)
-        if options.rename is not None:
-            registry.check_name(options.rename)
+        suffix = "" if swap is None else f"-{swap.pool}"
+        registry.check_name(options.rename or options.network + suffix)
     except ValueError as exc:  # UnknownNetworkError, SwapError, or a name that is none
         print(f"anypool export: {exc}", file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """The shape that all our networks share: backbone, pool, head."""
 
+import torch
 from torch import Tensor, nn
 
 from models.pool import Head
@@ -38,9 +39,15 @@ class PoolingClassifier(nn.Module):
     def explains(self) -> bool:
         """Whether `class_maps` works: the pool knows where its cells come from, the head is linear.
 
-        A linear layer of another kind than torch's would do, but is not known to be one.
+        A linear layer of another kind than torch's would do, but is not known to be one; nor is a
+        subclass known to do what `class_maps` explains.
         """
-        return isinstance(self.pool, Head) and type(self.head) in (nn.Linear, nn.Identity)
+        ours = all(
+            getattr(type(self), name) is getattr(PoolingClassifier, name)
+            for name in ("embed", "pooled", "forward")
+        )
+        linear = type(self.head) in (nn.Linear, nn.Identity)
+        return ours and linear and isinstance(self.pool, Head)
 
     def class_maps(self, features: Tensor, classes: Tensor) -> Tensor:
         """Class activation maps: features (n, f, h', w'), classes (n, m) to maps (n, m, h', w').
@@ -54,12 +61,11 @@ class PoolingClassifier(nn.Module):
         assert isinstance(self.pool, Head)  # `explains` says so
         cells = self.pool.maps(features)  # oh·ow times (n, f, h', w')
         if isinstance(self.head, nn.Linear):
-            weights = self.head.weight[classes]  # (n, m, f·cells)
+            weights = self.head.weight  # (k, f·cells)
         else:
-            logits = cells[0].shape[1] * len(cells)
-            weights = nn.functional.one_hot(classes, logits).to(features.dtype)  # (n, m, f·cells)
-        weights = weights.reshape(*classes.shape, -1, len(cells))  # (n, m, f, cells)
-        maps = [_weighed(cell, w) for cell, w in zip(cells, weights.unbind(3), strict=True)]
+            weights = torch.eye(cells[0].shape[1] * len(cells)).to(features)  # (k, f·cells)
+        of_cell = weights.reshape(len(weights), -1, len(cells)).unbind(2)  # each (k, f)
+        maps = [_weighed(cell, w[classes]) for cell, w in zip(cells, of_cell, strict=True)]
         return sum(maps[1:], start=maps[0])  # (n, m, h', w')
 
 

@@ -45,7 +45,7 @@ class Swap:
             values[name] = _value(value)
         for name, parameter in known.items():
             if parameter.default is Parameter.empty and name not in values:
-                raise SwapError(f"{pool} needs {name}: add --pool-arg {name}=VALUE")
+                raise SwapError(f"{pool} needs an argument: {name}=VALUE")
         return cls(pool, values)
 
     def __str__(self) -> str:
@@ -64,8 +64,11 @@ class Swap:
         images: (n, c, h, w), which the network takes. Raises SwapError.
         """
         head = classifier.head
-        with torch.no_grad():
-            features = classifier.eval().backbone(images)  # (n, f, h', w')
+        try:
+            with torch.no_grad():
+                features = classifier.eval().backbone(images)  # (n, f, h', w')
+        except Exception as exc:  # the author's code may raise what it likes
+            raise SwapError(f"the network fails on {tuple(images.shape)}: {exc}") from exc
         channels = features.shape[1]
         if not isinstance(head, nn.Linear) or head.in_features != channels:
             raise SwapError("only a linear classifier of one value a channel can be kept")

@@ -11,7 +11,7 @@ from functools import partial
 
 from models.card import Card, Policy
 from service.engine import Engine, Scores
-from service.errors import AnypoolError, BadParameter, TooManyPixels
+from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyPixels
 from service.heat import Form, HeatMap, heat_maps
 from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.resize import InferenceLimits, Resize, Size, choose, used_size
@@ -23,7 +23,8 @@ from service.work import Cost, Undecoded, inference_cost
 # turn of its own: the worker that runs the image decodes it too.
 _CHEAP_S, _CHEAP_PART = 0.5e-3, 0.1
 _MOST_MAPS = 100  # of one image
-_MOST_MAP_VALUES = 2_000_000  # of one request: 40 MB as text
+# Of one request. Values: as text 10 MB, which take 0.3 s to write. Weights: 80 MB.
+_MOST_MAP_VALUES, _MOST_MAP_WEIGHTS = 500_000, 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Classifier:
         headers = await parsed(partial(self._headers, engine, pictures, resize), size)
         admitted = [header for header in headers if isinstance(header, _Admitted)]
         pixels = sum(header.used.pixels for header in admitted)
-        _check_maps(card, len(mapped), pixels)
+        _check_maps(card, len(mapped), len(admitted), pixels)
         costs = [cost for header in admitted for cost in (header.decoding, header.inferring)]
         with self._scheduler.admit(pixels, costs):
             jobs = [
@@ -180,16 +181,17 @@ class Classifier:
                 decoded = await self._scheduler.decode(work, cost, arrived, deadline)
                 ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
             scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped)
+            best = predictions(engine.card, scored.value, options)
+            maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:
             return Outcome(picture.name, error=exc)
-        best = predictions(engine.card, scored.value, options)
         result = Result(
             source=header.size,
             used=used,
             policy=policy,
             predictions=best,
             embedding=_embedding(scored.value) if options.embedding else None,
-            maps=await _drawn(scored.value, options, best),
+            maps=maps,
         )
         return Outcome(
             picture.name,
@@ -229,16 +231,18 @@ def _mapped(card: Card, options: Options) -> tuple[int, ...]:
     return distinct
 
 
-def _check_maps(card: Card, count: int, pixels: int) -> None:
-    """Raise TooManyPixels when the maps of a request, `count` an image, would have too many."""
+def _check_maps(card: Card, count: int, images: int, pixels: int) -> None:
+    """Raise TooManyPixels when the maps of a request, `count` an image, would cost too much."""
     if card.map_stride is None or not count:
         return
     values = count * pixels / card.map_stride**2
-    if values > _MOST_MAP_VALUES:
+    weights = count * images * (card.embedding_size or 0)  # that make them
+    if values > _MOST_MAP_VALUES or weights > _MOST_MAP_WEIGHTS:
         raise TooManyPixels(
-            f"the request's class activation maps would have {values / 1e6:.1f} million values "
-            f"together, at most {_MOST_MAP_VALUES / 1e6:g}: ask for fewer classes (cam_classes, "
-            "top_k), smaller images, or fewer at once"
+            f"the request's {count * images} class activation maps would have {values / 1e6:.1f} "
+            f"million values, made with {weights / 1e6:.1f} million weights; at most "
+            f"{_MOST_MAP_VALUES / 1e6:g} and {_MOST_MAP_WEIGHTS / 1e6:g}: ask for fewer classes "
+            "(cam_classes, top_k), smaller images, or fewer at once"
         )
 
 
@@ -250,7 +254,10 @@ async def _drawn(
         return None
     maps = scores.maps[0]
     classes = options.map_classes or [prediction.index for prediction in best]
-    return await parsed(partial(heat_maps, maps, classes, options.maps), maps.values.nbytes)
+    try:
+        return await asyncio.to_thread(heat_maps, maps, classes, options.maps)
+    except KeyError as exc:  # two classes as probable, and the device ranks them otherwise
+        raise InferenceFailed(f"no map was made of class {exc}: name it in cam_classes") from exc
 
 
 def _embedding(scores: Scores) -> list[float] | None:

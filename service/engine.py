@@ -25,7 +25,8 @@ Provider = Literal["auto", "cpu", "cuda"]
 Batching = Literal["equal", "auto", "mixed"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
-_MAPS = "cam"  # and the outputs that say which classes, and which sizes
+_MAPS = "cam"
+_ABOUT_MAPS = (_MAPS, "cam_classes", "cam_sizes")
 # A run's memory, 190 bytes a pixel, stays in ONNX Runtime's arena for the next one: asking the
 # system for it anew makes a run 1.4 times as long. After larger runs it is given back at once,
 # after those of more than a photo's usual size when there is nothing to do.
@@ -280,9 +281,9 @@ class Engine:
         names = [name for name in self.card.outputs if name != _MAPS]
         options = (stop or Stop()).options
         if _MAPS in self.card.outputs:
-            feed["classes"] = _rows(classes, n)
+            feed = feed | {"classes": _rows(classes, n)}
             if any(classes):
-                names += [value.name for value in session.get_outputs() if _MAPS in value.name]
+                names += [o.name for o in session.get_outputs() if o.name in _ABOUT_MAPS]
         if self.device == "cpu" and not keep:
             if n * height * width > _OVERSIZE:
                 _shrink(options)
@@ -303,8 +304,8 @@ class Engine:
 
 
 def _rows(classes: Sequence[Sequence[int]], n: int) -> NDArray[np.int64]:
-    """Classes wanted of n images as one array (n, m), rows filled up with -1."""
-    rows = np.full((n, max(map(len, classes), default=1) or 1), -1, np.int64)
+    """Classes wanted of n images as one array (n, m), rows filled up with -1; m is 0 for none."""
+    rows = np.full((n, max(map(len, classes), default=0)), -1, np.int64)
     for row, wanted in zip(rows, classes, strict=False):
         row[: len(wanted)] = wanted
     return rows

@@ -9,13 +9,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, EngineError, Scores, lay, on_canvas
+from service.engine import Engine, EngineError, Maps, Scores, lay, on_canvas
 from service.images import Pixels
 
 _COMPARED = ("logits", "probabilities", "embedding")
 # Maps are for eyes; and those of a maximum move, from one place to another that comes within 1 %
 # of it, by a hundred times what the values move.
-_MAP_TOLERANCE = 10
+_MAP_TOLERANCE = 5
 _MIXED_ROUNDS, _TOGETHER = 2, 4
 _LARGEST_CANVAS = 400_000  # pixels of one image: keeps the check of mixed batches short
 
@@ -77,8 +77,9 @@ def _against_torch(
         return Case("size", size, float("inf"), tolerance, engine.provider, str(exc))
     error, problem = 0.0, None
     if scores.maps is not None:
-        for maps, want in zip(scores.maps, arrays[f"cam_{number}"], strict=True):
-            off = _relative(maps.values, want, want)
+        for maps, named, want in zip(scores.maps, wanted, arrays[f"cam_{number}"], strict=True):
+            same = maps.classes.tolist() == named.tolist()
+            off = _relative(maps.values, want, want) if same else float("inf")
             if off > _MAP_TOLERANCE * tolerance:
                 problem = f"class activation maps differ by {off:.2e}"
                 error = max(error, off)
@@ -125,7 +126,8 @@ def _against_alone(
     """Each image of a batch against the same image alone on the plain graph."""
     what = ", ".join(f"{p.shape[0]}×{p.shape[1]}" for p in pictures)
     size = f"{what} on {canvas.shape[1]}×{canvas.shape[2]}"
-    wanted = [[-1]] * len(pictures) if "cam" in engine.card.outputs else []
+    classes = [-1, -min(2, len(engine.card.labels)), len(engine.card.labels) - 1]
+    wanted = [classes] * len(pictures) if "cam" in engine.card.outputs else []
     try:
         if sizes is None:
             together = engine.run(pictures, classes=wanted)
@@ -146,9 +148,20 @@ def _distance(got: Scores, want: Scores) -> float:
     if got.embedding is not None and want.embedding is not None:
         distances.append(_relative(got.embedding, want.embedding, want.embedding))
     for mine, other in zip(got.maps or (), want.maps or (), strict=True):
-        if (mine.classes == other.classes).all():  # two classes may be as probable, within 1e-5
-            distances.append(_relative(mine.values, other.values, other.values) / _MAP_TOLERANCE)
+        if not (_ranked(got, mine) and _ranked(want, other)):
+            return float("inf")
+        same = mine.classes == other.classes  # two classes may be as probable, within 1e-5
+        one, two = mine.values[same], other.values[same]
+        distances.append(_relative(one, two, other.values) / _MAP_TOLERANCE)
     return max(distances)
+
+
+def _ranked(scores: Scores, maps: Maps) -> bool:
+    """Whether the maps of one image are those of its most probable class, its second, the last."""
+    best = scores.ranking[0]
+    second = best[min(1, len(best) - 1)]
+    expected: list[int] = [best[0], second, len(best) - 1]
+    return bool(maps.classes.tolist() == expected)
 
 
 def _relative(got: NDArray[Any], want: NDArray[Any], scale: NDArray[Any]) -> float:

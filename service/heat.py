@@ -31,9 +31,9 @@ class HeatMap:
 
 
 def heat_maps(maps: Maps, classes: Sequence[int], form: Form) -> list[HeatMap]:
-    """The maps of those `classes` that were computed, in that order."""
+    """The maps of `classes`, in that order; raises KeyError for one that was not computed."""
     at = {index: row for row, index in enumerate(maps.classes.tolist())}
-    return [_heat_map(index, maps.values[at[index]], form) for index in classes if index in at]
+    return [_heat_map(index, maps.values[at[index]], form) for index in classes]
 
 
 def _heat_map(index: int, values: np.ndarray, form: Form) -> HeatMap:

@@ -111,7 +111,8 @@ def test_maps_that_would_fill_the_memory_are_refused_before_anything_is_decoded(
     answer = client.post("/v1/classify?resize=native&cam=array&top_k=100", files=files)
     assert answer.status_code == 413
     assert answer.json()["type"].endswith("/too-many-pixels")
-    assert "2.1 million values together, at most 2: ask for fewer classes" in answer.text
+    assert "6400 class activation maps would have 2.1 million values" in answer.text
+    assert "at most 0.5 and 20: ask for fewer classes" in answer.text
     few = client.post("/v1/classify?resize=native&cam=png&top_k=1", files=files[:2])
     assert [len(result["cam"]) for result in few.json()["results"]] == [1, 1]
 

@@ -27,6 +27,7 @@ from models import registry
 from models.card import Preprocessing, SizeLimits
 from models.classifier import PoolingClassifier
 from models.pool import POOLS
+from models.pool.global_avg import GlobalAvgPool
 from tests.export.lowering import Calls, Function, Pixels
 
 GREY = Preprocessing(channels=1, mean=(100.0,), std=(50.0,), policy="native")
@@ -200,6 +201,47 @@ def test_references_are_what_torch_answers_over_the_grid() -> None:
     for name, answer in zip(OUTPUTS, answers, strict=True):
         assert np.array_equal(arrays[f"{name}_007"], answer.numpy()), name
     assert arrays["cam_classes_007"].tolist() == classes.tolist()
+
+
+class Normalised(PoolingClassifier):
+    """Divides the pooled vector by its length, which backbone, pool and head do not say."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        return F.normalize(super().embed(x))
+
+
+class Doubled(PoolingClassifier):
+    """Its forward does more than its parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Forgetful(GlobalAvgPool):
+    """Pools otherwise, but explains itself as it did."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) ** 2 + 1
+
+
+def test_a_network_that_pools_in_its_own_way_is_served_as_it_is_and_without_maps() -> None:
+    network = Normalised(Calls(lambda x: x), POOLS["avg"](), nn.Linear(1, 2))
+    assert not network.explains
+    arrays = references(Served(network, GREY).eval(), 1, SizeLimits(min_height=1, min_width=1))
+    assert "cam_000" not in arrays
+    assert np.abs(arrays["embedding_005"]).tolist() == [[1.0], [1.0]]
+
+
+def test_a_forward_that_does_more_than_its_parts_is_refused() -> None:
+    network = Doubled(Calls(lambda x: x), POOLS["avg"](), nn.Linear(1, 2))
+    with pytest.raises(CaptureError, match="forward gives other logits"):
+        references(Served(network, GREY).eval(), 1, SizeLimits(min_height=1, min_width=1))
+
+
+def test_a_pooling_that_explains_another_one_is_refused() -> None:
+    network = PoolingClassifier(Calls(lambda x: x), Forgetful(), nn.Linear(1, 2))
+    with pytest.raises(CaptureError, match="maps of Forgetful do not average to what it pools"):
+        references(Served(network, GREY).eval(), 1, SizeLimits(min_height=1, min_width=1))
 
 
 def test_a_class_below_0_is_chosen_by_its_rank() -> None:

@@ -76,7 +76,7 @@ def test_a_module_that_is_not_there_is_misuse(tmp_path: Path) -> None:
         (["--pool=gme"], "no pooling is named 'gme'; there are: adaptive_avg, "),
         (["--pool=gem", "--pool-arg=q=1"], "'q=1': gem takes p, eps; write NAME=VALUE"),
         (["--pool=gem", "--pool-arg=3"], "'3': gem takes p, eps; write NAME=VALUE"),
-        (["--pool=adaptive_max"], "needs output_size: add --pool-arg output_size=VALUE"),
+        (["--pool=adaptive_max"], "needs an argument: output_size=VALUE"),
         (["--pool-arg=p=3"], "--pool-arg needs --pool"),
         (["--name=My Net"], "'My Net' cannot name a network"),
     ],

@@ -58,7 +58,7 @@ def test_a_photo_that_cannot_be_classified_is_named(truth: Path, tmp_path: Path)
     ("arguments", "said"),
     [
         (["--pools=avg,gme"], "no pooling is named 'gme'"),
-        (["--pools=adaptive_avg"], "needs output_size"),
+        (["--pools=adaptive_avg"], "needs an argument: output_size"),
         (["--sizes=0"], "sizes are pixels"),
         (["--sizes=large"], "large"),
         (["nope"], "no network is named 'nope'"),

@@ -95,7 +95,7 @@ def test_an_unknown_pooling_lists_the_known_ones() -> None:
         ("attention", ["channels=3"], "'channels=3': attention takes heads; write NAME=VALUE"),
         ("class_channel", ["classes=3"], "'classes=3': class_channel takes kind; write NAME=VALUE"),
         ("gated", ["channels=3"], "'channels=3': gated takes no arguments"),
-        ("adaptive_avg", [], "adaptive_avg needs output_size: add --pool-arg output_size=VALUE"),
+        ("adaptive_avg", [], "adaptive_avg needs an argument: output_size=VALUE"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_with_those_that_do(

@@ -114,7 +114,8 @@ def test_warming_up_measures_what_runs_cost(store: Path, name: str, batching: Ba
 def save_trivial(path: Path, *, ragged: bool) -> None:
     """A network that is ready in microseconds: it answers with the means of the channels.
 
-    It has no maps, but takes `classes`, since the card beside it has them.
+    It has no maps, but takes `classes`, since the card beside it has them; its embedding is the
+    means and how many classes were named.
     """
     images: list[str | int | None] = ["batch", "height", "width", 3]
     inputs = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, images)]
@@ -126,7 +127,9 @@ def save_trivial(path: Path, *, ragged: bool) -> None:
         helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x", "axes"], ["logits"], keepdims=0),
         helper.make_node("Identity", ["logits"], ["probabilities"]),
-        helper.make_node("Identity", ["logits"], ["embedding"]),
+        helper.make_node("Size", ["classes"], ["named"]),
+        helper.make_node("Cast", ["named"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["logits", "count"], ["embedding"]),
     ]
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3])
@@ -190,6 +193,19 @@ def test_classes_are_ranked_the_most_probable_first_and_ties_by_index(
 
 
 # --- class activation maps
+
+
+def test_the_network_is_told_that_nobody_asks_for_maps(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    shutil.copytree(store / "efficientnet_lite0" / "1", folder)
+    save_trivial(folder / "model.onnx", ragged=False)
+    engine = Engine(folder, "cpu")
+    pictures = [noise(engine, 32, 32, seed) for seed in range(2)]
+    nobody: list[list[list[int]]] = [[], [[], []]]
+    for classes in nobody:
+        scores = engine.run(pictures, classes=classes)
+        np.testing.assert_array_equal(scores.embedding, scores.logits)
+
 
 WANTED = [[-1], [], [3, -2, 5, -10], [9, -1]]
 

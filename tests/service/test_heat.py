@@ -43,6 +43,8 @@ def test_an_array_has_the_values_themselves() -> None:
     assert heat_map.png is None
 
 
-def test_maps_come_in_the_order_asked_for_and_only_those_there_are() -> None:
-    assert [heat_map.index for heat_map in heat_maps(MAPS, [3, 5, 7], "array")] == [3, 7]
+def test_maps_come_in_the_order_asked_for_and_none_is_left_out() -> None:
+    assert [heat_map.index for heat_map in heat_maps(MAPS, [3, 7], "array")] == [3, 7]
     assert heat_maps(MAPS, [], "png") == []
+    with pytest.raises(KeyError):
+        heat_maps(MAPS, [3, 5], "png")
