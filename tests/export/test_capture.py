@@ -238,9 +238,17 @@ def test_a_forward_that_does_more_than_its_parts_is_refused() -> None:
         references(Served(network, GREY).eval(), 1, SizeLimits(min_height=1, min_width=1))
 
 
-def test_a_pooling_that_explains_another_one_is_refused() -> None:
-    network = PoolingClassifier(Calls(lambda x: x), Forgetful(), nn.Linear(1, 2))
-    with pytest.raises(CaptureError, match="maps of Forgetful do not average to what it pools"):
+class Unsure(GlobalAvgPool):
+    """Explains itself with what is no number."""
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return [x * torch.nan]
+
+
+@pytest.mark.parametrize("pool", [Forgetful, Unsure])
+def test_a_pooling_that_explains_another_one_is_refused(pool: type[nn.Module]) -> None:
+    network = PoolingClassifier(Calls(lambda x: x), pool(), nn.Linear(1, 2))
+    with pytest.raises(CaptureError, match="maps do not average to their logits"):
         references(Served(network, GREY).eval(), 1, SizeLimits(min_height=1, min_width=1))
 
 
