@@ -13,8 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from export.artifact import next_version
+from export.description import Changes, describe
 from export.errors import ExportError
-from export.pipeline import Progress, as_exported, export
+from export.pipeline import Progress, export
 from models import registry
 from models.card import Card, CardError
 from models.pool import POOLS
@@ -110,10 +111,12 @@ def _measure(
 
 def _artifact(network: str, swap: Swap, out: Path) -> str:
     """The name of the network with that pooling in the store `out`, exported if need be."""
-    wanted = as_exported(registry.get(network), None, swap, None)
+    changes = Changes(swap=swap)
+    wanted = describe(network, changes)
     newest = out / wanted.name / str(next_version(out, wanted.name) - 1) / "card.json"
     if not newest.exists() or Card.load(newest).pooling != wanted.pooling:
-        export(network, out, Progress(step=lambda _: None, case=lambda _: None), swap=swap)
+        quiet = Progress(step=lambda _: None, case=lambda _: None)
+        export(network, out, quiet, changes=changes)
     return wanted.name
 
 

@@ -7,3 +7,7 @@ class ExportError(Exception):
 
 class VersionExistsError(ExportError):
     """That version of the artifact is there already; artifacts are never overwritten."""
+
+
+class CaptureError(ValueError):
+    """The network cannot become an artifact; the message says why and what to change."""

@@ -7,6 +7,7 @@ dynamic and is wrong at every other size.
 """
 
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from onnx import defs
 from onnxscript import opset20, values
 
-from export import capture  # noqa: F401  # registers torch.ops.anypool.adaptive_pool2d
+from export import pools, served  # noqa: F401  # register torch.ops.anypool
 from export.errors import ExportError
 from models.pool import regions  # registers the other operators of torch.ops.anypool
 
@@ -102,8 +103,15 @@ def _cells(x: Any, output_size: Sequence[int], kernel: Sequence[int]) -> Any:
     return _markers.Cells(x, output_size=list(output_size), kernel=list(kernel))
 
 
+def _floor_divide(dividend: Any, divisor: Any) -> Any:
+    """Python's //, which rounds down; ONNX's Div cuts off, so that -(-n // 2) came out wrong."""
+    rest = _onnx.Mod(dividend, divisor)  # with the divisor's sign, as in Python
+    return _onnx.Div(_onnx.Sub(dividend, rest), divisor)
+
+
 # The aten entries catch what calls torch's kernels from inside, such as F.interpolate(mode="area").
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator.floordiv: _floor_divide,
     torch.ops.anypool.adaptive_pool2d.default: _adaptive_pool,
     torch.ops.anypool.fractional_max_pool2d.default: _fractional_max,
     torch.ops.anypool.cells.default: _cells,

@@ -1,14 +1,13 @@
 """START HERE. One export from top to bottom: capture, lower, rewrite, check, verify, publish."""
 
-import hashlib
 import platform
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version as installed
 from math import prod, sqrt
 from pathlib import Path
@@ -19,21 +18,22 @@ import onnx_ir as ir
 import torch
 
 from export.artifact import free_version, publish
-from export.capture import OUTPUTS as SERVED
-from export.capture import REFUSED
+from export.capture import FOUND, REFUSED
 from export.check import check
+from export.description import Changes, Description, describe
 from export.errors import ExportError
 from export.lower import to_onnx
+from export.recipe import Found, Recipe
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 from export.rewrite.optional import make_maps_optional
 from export.rewrite.ragged import make_ragged
+from export.served import OUTPUTS as SERVED
 from export.verify import Case, verify
 from models import registry
-from models.card import Card, Licence, Mixed, Output, Parity, SizeLimits
-from models.registry import Network
-from models.swap import Swap
+from models.card import Card, Mixed, Output, Parity, SizeLimits
 
+_AS_IT_IS = Changes()
 OUTPUTS: tuple[Output, ...] = ("logits", "probabilities", "embedding", "cam")
 
 # Allowed |difference| / max|logit|. 1e-4 would hide a wrong adaptive window, so the CPU gets 2e-5;
@@ -44,11 +44,17 @@ IN_COMPANY = {"CPUExecutionProvider": 1e-5, "CUDAExecutionProvider": 1e-4}
 
 
 class VerificationError(ExportError):
-    """ONNX Runtime and torch disagree; `cases` has every size that was compared."""
+    """ONNX Runtime and torch disagree; `cases` has every size that was compared.
 
-    def __init__(self, cases: list[Case]) -> None:
+    decisions: what forward decides by the size, otherwise at those that failed than for the example
+    """
+
+    def __init__(self, cases: list[Case], decisions: Mapping[str, list[str]]) -> None:
         super().__init__(f"{sum(not case.ok for case in cases)} of {len(cases)} comparisons failed")
         self.cases = cases
+        sizes = [case.size for case in cases if not case.ok]
+        told = (decision for size in sizes for decision in decisions.get(size, ()))
+        self.decisions = list(dict.fromkeys(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +66,28 @@ class Progress:
 
 
 def export(
-    name: str,
+    origin: str,
     root: Path,
     progress: Progress,
     *,
     version: int | None = None,
-    weights: Path | None = None,
+    changes: Changes = _AS_IT_IS,
     modules: Sequence[str] = (),
-    swap: Swap | None = None,
-    rename: str | None = None,
+    trust: bool = False,
 ) -> Path:
-    """Export the registered network `name` into root/name/version and return that folder.
+    """Export a network into root/name/version and return that folder.
+
+    origin: the name of a registered network, net.py:build, or a saved program (.pt2)
+    changes: what is to be otherwise than the network's own description
+    modules: to import first, since they register more networks
+    trust: load a saved program, which may run code
 
     Everything happens in a temporary folder under `root`; if anything fails, nothing is left.
-    modules: to import first, since they register more networks.
-    swap: a pooling for the place of the network's own; rename: what to call the artifact.
-    Raises UnknownNetworkError, ExportError, VerificationError.
+    Raises UnknownNetworkError, DescriptionError, ExportError, VerificationError.
     """
     for module in modules:
         registry.import_networks(module)
-    network = as_exported(registry.get(name), weights, swap, rename)
+    network = describe(origin, changes)
     version = free_version(root, network.name, version)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".export-", ignore_cleanup_errors=True) as t:
@@ -87,7 +95,8 @@ def export(
         draft.mkdir()
 
         progress.step("capture: torch runs the network over a grid of sizes")
-        captured = _capture(name, weights, modules, swap, Path(t))
+        captured = _capture(_recipe(origin, network, changes, modules, trust=trust), Path(t))
+        found = Found.model_validate_json((captured / FOUND).read_bytes())
 
         progress.step("lower: the program becomes an ONNX graph")
         program = torch.export.load(captured / "program.pt2")
@@ -107,33 +116,33 @@ def export(
             onnx.save(ragged, draft / "ragged.onnx")
 
         progress.step("verify: ONNX Runtime against torch, and in company against alone")
-        limits = SizeLimits.model_validate_json((captured / "limits.json").read_text())
         (captured / "golden.npz").rename(draft / "golden.npz")
         mixed = Mixed(supported=refused is None, reason=refused, tolerances=IN_COMPANY)
-        card = _card(network, version, limits, mixed, proto, _map_stride(draft / "golden.npz"))
+        card = _card(network, version, found, mixed, proto, _map_stride(draft / "golden.npz"))
         card.save(draft / "card.json")
         cases = verify(draft, progress.case)
         if not cases or not all(case.ok for case in cases):
-            raise VerificationError(cases)
+            raise VerificationError(cases, found.decisions)
         _with_parity(card, cases).save(draft / "card.json")
         return publish(draft, root, network.name, version)
 
 
-def as_exported(
-    network: Network, weights: Path | None, swap: Swap | None, rename: str | None
-) -> Network:
-    """The network as its card will tell it."""
-    if weights is not None:
-        network = replace(network, licence=_foreign(weights))
-    if swap is not None:
-        notice = f"{network.licence.notice} Changed by anypool: pooling is now {swap}."
-        network = replace(
-            network,
-            name=f"{network.name}-{swap.pool}",
-            pooling=f"{swap}, put in without training, for: {network.pooling}",
-            licence=network.licence.model_copy(update={"notice": notice}),
-        )
-    return network if rename is None else replace(network, name=rename)
+def _recipe(
+    origin: str, network: Description, changes: Changes, modules: Sequence[str], *, trust: bool
+) -> Recipe:
+    swap = changes.swap
+    return Recipe(
+        origin=origin,
+        preprocessing=network.preprocessing,
+        activation=network.activation,
+        modules=tuple(modules),
+        weights=changes.weights,
+        pool=None if swap is None else swap.pool,
+        pool_arguments=()
+        if swap is None
+        else tuple(f"{name}={value}" for name, value in swap.arguments.items()),
+        trust=trust,
+    )
 
 
 def _rewrite(
@@ -154,16 +163,9 @@ def _rewrite(
     return plain, mixed, None
 
 
-def _capture(
-    name: str, weights: Path | None, modules: Sequence[str], swap: Swap | None, out: Path
-) -> Path:
-    command = [sys.executable, "-P", "-m", "export.capture", "--network", name, "--out", str(out)]
-    command += [f"--import={module}" for module in modules]
-    if weights is not None:
-        command += [f"--weights={weights}"]
-    if swap is not None:
-        command += [f"--pool={swap.pool}"]
-        command += [f"--pool-arg={name}={value}" for name, value in swap.arguments.items()]
+def _capture(recipe: Recipe, out: Path) -> Path:
+    (out / "recipe.json").write_text(recipe.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "export.capture", str(out / "recipe.json"), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if (refused := out / REFUSED).exists():
         raise ExportError(refused.read_text(encoding="utf-8"))
@@ -171,40 +173,33 @@ def _capture(
         how = f"exit code {done.returncode}"
         if done.returncode < 0:
             how = f"{signal.Signals(-done.returncode).name}; was memory short?"
-        raise ExportError(f"capturing {name} ended with {how}\n{done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip()[-2000:]
+        raise ExportError(f"capturing {recipe.origin} ended with {how}\n{said}")
     return out
 
 
-def _foreign(weights: Path) -> Licence:
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Licence(
-        name="unknown",
-        notice=f"Weights read from {weights.name}, SHA-256 {digest}: ask whoever made them.",
-    )
-
-
 def _card(
-    network: Network,
+    network: Description,
     version: int,
-    limits: SizeLimits,
+    found: Found,
     mixed: Mixed,
     model: onnx.ModelProto,
     map_stride: int | None,
 ) -> Card:
     widths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.output}
-    labels = network.labels()
-    if widths["logits"] != len(labels):
-        raise ExportError(f"{widths['logits']} logits but {len(labels)} labels")
+    crop = network.preprocessing.crop
+    if crop is not None and not found.limits.allow(crop, crop):
+        raise ExportError(_no_crop(crop, found.limits))
     return Card(
         name=network.name,
         version=version,
-        labels=labels,
+        labels=network.labels_of(widths["logits"]),
         preprocessing=network.preprocessing,
-        activation="softmax",
-        limits=limits,
-        pooling=network.pooling,
+        activation=network.activation,
+        limits=found.limits,
+        pooling=network.pooling or found.pooling or "as its author wrote it",
         outputs=tuple(output for output in OUTPUTS if output in widths),
-        embedding_size=widths["embedding"],
+        embedding_size=widths.get("embedding"),
         map_stride=map_stride,
         tolerances=TOLERANCES,
         mixed=mixed,
@@ -213,6 +208,15 @@ def _card(
             **{p: installed(p) for p in ("anypool", "torch", "onnx", "onnxscript", "onnxruntime")},
         },
         licence=network.licence,
+    )
+
+
+def _no_crop(side: int, limits: SizeLimits) -> str:
+    smallest, m = max(limits.smallest()), limits.multiple
+    lower = max(smallest, side // m * m)
+    return (
+        f"the network does not take a crop of {side}×{side}: it takes {smallest} and more, "
+        f"in multiples of {m}. Crop to {lower} or {max(smallest, lower + m)}"
     )
 
 

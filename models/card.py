@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 FORMAT: Final = 1
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-Policy = Literal["fit", "limit", "native"]
+Policy = Literal["fit", "limit", "short", "crop", "native"]
 Filter = Literal["bicubic", "bilinear"]
+Activation = Literal["softmax", "sigmoid", "none"]
 Output = Literal["logits", "probabilities", "embedding", "cam"]
 
 
@@ -39,13 +40,21 @@ class Preprocessing(Part):
     """How pixels reach the network: resized by the service, normalised inside the graph.
 
     `mean` and `std` count in 8-bit pixel values, one number a channel: x = (pixel - mean) / std.
+    `short` and `crop` are what torchvision's Resize, and Resize and CenterCrop, do to a PIL image.
     """
 
     channels: Literal[1, 3]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     policy: Policy
-    size: int | None = Field(default=None, ge=1, description="longest side, for fit and limit")
+    size: int | None = Field(
+        default=None,
+        ge=1,
+        description="longest side for fit and limit, shortest for short and crop",
+    )
+    crop: int | None = Field(
+        default=None, ge=1, description="side of the square cut from the centre, for crop"
+    )
     filter: Filter = "bicubic"
 
     @model_validator(mode="after")
@@ -55,8 +64,26 @@ class Preprocessing(Part):
         if 0 in self.std:
             raise ValueError("std must not be 0")
         if (self.policy == "native") != (self.size is None):
-            raise ValueError("size belongs to the policies fit and limit, and only to them")
+            raise ValueError("size belongs to all policies but native, and only to them")
+        if (self.policy == "crop") != (self.crop is not None):
+            raise ValueError("crop belongs to the policy crop, and only to it")
+        if self.crop is not None and self.size is not None and self.crop > self.size:
+            raise ValueError(f"a square of {self.crop} cannot be cut from a side of {self.size}")
         return self
+
+    def words(self) -> str:
+        """For people: "crop to 224 of 256, bilinear; 3 channels, mean …, std …"."""
+        resize = {
+            "fit": f"longest side {self.size}",
+            "limit": f"longest side at most {self.size}",
+            "short": f"shortest side {self.size}",
+            "crop": f"shortest side {self.size}, of that the middle {self.crop}×{self.crop}",
+            "native": "any size",
+        }[self.policy]
+        how = "" if self.policy == "native" else f" ({self.filter})"
+        numbers = (", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std))
+        mean, std = numbers
+        return f"{resize}{how}, {self.channels} channels, mean {mean}, std {std} (of 255)"
 
 
 class SizeLimits(Part):
@@ -70,6 +97,11 @@ class SizeLimits(Part):
         """The smallest legal (height, width)."""
         m = self.multiple
         return -(-self.min_height // m) * m, -(-self.min_width // m) * m
+
+    def allow(self, height: int, width: int) -> bool:
+        """Whether the network takes an image of that size."""
+        divisible = height % self.multiple == width % self.multiple == 0
+        return divisible and height >= self.min_height and width >= self.min_width
 
 
 class Parity(Part):
@@ -110,7 +142,7 @@ class Card(Part):
     version: int = Field(ge=1)
     labels: tuple[Label, ...] = Field(min_length=1)
     preprocessing: Preprocessing
-    activation: Literal["softmax", "sigmoid", "none"]
+    activation: Activation
     limits: SizeLimits
     pooling: str = Field(description="the pooling layer, in words")
     outputs: tuple[Output, ...]
@@ -132,6 +164,12 @@ class Card(Part):
             raise ValueError("outputs must have logits and probabilities")
         if ("cam" in self.outputs) != (self.map_stride is not None):
             raise ValueError("map_stride belongs to the output cam, and only to it")
+        side = self.preprocessing.crop
+        if side is not None and not self.limits.allow(side, side):
+            raise ValueError(
+                f"the network does not take a crop of {side}×{side}: its sides are multiples of "
+                f"{self.limits.multiple}, from {self.limits.min_height}×{self.limits.min_width} up"
+            )
         return self
 
     @classmethod

@@ -1,7 +1,8 @@
 """Networks by name: `register` adds one, `get` finds one, `names` lists them.
 
 A network of your own needs a module that calls `register(Network(…))`, as models/networks.py does;
-`anypool export NAME --import MODULE` imports it.
+`anypool export NAME --import MODULE` imports it. To export one network, `anypool export
+net.py:build` is simpler.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from models.card import Label, Licence, Name, Preprocessing
+from models.card import Activation, Label, Licence, Name, Preprocessing
 from models.classifier import PoolingClassifier
-from models.weights import WeightsError, load_state
+from models.weights import load_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Network:
     pooling: str
     licence: Licence
     rename: Callable[[str], str] = str
+    activation: Activation = "softmax"
 
 
 class UnknownNetworkError(ValueError):
@@ -85,14 +87,10 @@ def build(name: str, weights: Path | None = None) -> PoolingClassifier:
     Raises UnknownNetworkError, and WeightsError when the file does not fit, tensor for tensor.
     """
     network = get(name)
-    classifier = network.build()
+    built = network.build()
     if weights is not None:
-        state = {network.rename(key): value for key, value in load_state(weights).items()}
-        try:
-            classifier.load_state_dict(state, strict=True)
-        except RuntimeError as exc:
-            raise WeightsError(f"{weights} does not fit {name}: {exc}") from exc
-    return classifier
+        load_into(built, weights, name, network.rename)
+    return built
 
 
 def names() -> tuple[str, ...]:

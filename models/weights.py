@@ -2,19 +2,20 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _NO_STATE_DICT = (
     "{} holds no plain state dict of tensors, and nothing else is loaded; "
     "save one with torch.save(network.state_dict(), …)"
 )
+_WRAPPED = ("state_dict", "model_state_dict", "model")  # what training scripts call it
 
 
 class WeightsError(ValueError):
@@ -48,8 +49,39 @@ def load_state(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
         state = read(content)  # these very bytes: the file could have changed since
     except Exception as exc:  # both raise what they like on foreign files
         raise WeightsError(_NO_STATE_DICT.format(path)) from exc  # torch advises to run its code
+    state = _unwrapped(state)
     if not _is_state_dict(state):
         raise WeightsError(_NO_STATE_DICT.format(path))
+    return state
+
+
+def load_into(
+    network: nn.Module, path: Path, name: str, rename: Callable[[str], str] = str
+) -> None:
+    """Load the weights of a file into `network`, each tensor of which it must have.
+
+    name: of the network, for messages; rename: its name for a tensor of the file.
+    Raises WeightsError.
+    """
+    state = {rename(key): value for key, value in load_state(path).items()}
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as exc:
+        raise WeightsError(f"{path} does not fit {name}: {_shortened(str(exc))}") from exc
+
+
+def _shortened(text: str) -> str:
+    """Each line of it, but not all of a hundred names."""
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line if len(line) < 300 else f"{line[:300]} …" for line in lines)
+
+
+def _unwrapped(state: Any) -> Any:
+    """The state dict in a training checkpoint, without the prefix of nn.DataParallel."""
+    if isinstance(state, dict):
+        state = next((state[key] for key in _WRAPPED if isinstance(state.get(key), dict)), state)
+    if isinstance(state, dict) and state and all(str(k).startswith("module.") for k in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
 

@@ -4,6 +4,7 @@ bytes -> header -> resize policy -> admitted -> decode -> infer -> top-k
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from service.engine import Engine, Scores
 from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyPixels
 from service.heat import Form, HeatMap, heat_maps
 from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
-from service.resize import InferenceLimits, Resize, Size, choose, used_size
+from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
 from service.work import Cost, Undecoded, inference_cost
@@ -22,6 +23,7 @@ from service.work import Cost, Undecoded, inference_cost
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.
 _CHEAP_S, _CHEAP_PART = 0.5e-3, 0.1
+_TOP_K, _MOST = 5, 100  # classes answered unless top_k says how many: the most probable, all likely
 _MOST_MAPS = 100  # of one image
 # Of one request. Values: as text 10 MB, which take 0.3 s to write. Weights: 80 MB.
 _MOST_MAP_VALUES, _MOST_MAP_WEIGHTS = 500_000, 20_000_000
@@ -39,15 +41,27 @@ class Picture:
 class Options:
     """What a client may ask for; None leaves it to the card or the settings."""
 
-    top_k: int = 5
-    policy: Policy | None = None
+    top_k: int | None = None
+    policy: Wish | None = None
     size: int | None = None
     timeout_s: float | None = None
     classes: tuple[int, ...] | None = None
-    min_probability: float = 0.0
+    min_probability: float | None = None
     embedding: bool = False
     maps: Form | None = None
     map_classes: tuple[int, ...] | None = None  # whose maps; None: of the classes answered
+    threshold: float | None = None  # all classes from this probability up
+
+    @property
+    def most(self) -> int:
+        """How many classes to answer, at most."""
+        return self.top_k or (_TOP_K if self.threshold is None else _MOST)
+
+    @property
+    def least(self) -> float:
+        """How probable a class must be to be answered."""
+        asked = (self.min_probability, self.threshold)
+        return max((p for p in asked if p is not None), default=-math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class Outcome:
 class _Admitted:
     header: Header
     used: Size
+    exact: Size | None  # what `used` is cut from, as torchvision does it
     decoding: Cost
     inferring: Cost
 
@@ -122,8 +137,13 @@ class Classifier:
         Raises only what concerns the request as a whole: BadParameter, Overloaded, TooManyPixels.
         """
         card = engine.card
-        preprocessing = card.preprocessing
-        default = Resize(preprocessing.policy, preprocessing.size)
+        if options.threshold is not None and card.activation != "sigmoid":
+            raise BadParameter(
+                "threshold is for models whose classes do not exclude each other; "
+                "use min_probability"
+            )
+        own = card.preprocessing
+        default = Resize(own.policy, own.size, own.crop)
         resize = choose(options.policy, options.size, default, self._inference)
         for name, asked in (("classes", options.classes), ("cam_classes", options.map_classes)):
             if wrong := [c for c in asked or () if not 0 <= c < len(card.labels)]:
@@ -150,13 +170,15 @@ class Classifier:
         return [self._header(engine, picture, resize) for picture in pictures]
 
     def _header(self, engine: Engine, picture: Picture, resize: Resize) -> _Admitted | AnypoolError:
+        network = engine.card.limits
         try:
             header = read_header(picture.data, self._source, self._formats)
-            used = used_size(header.size, resize, engine.card.limits, self._inference)
+            whole = whole_size(header.size, resize, network, self._inference)
         except AnypoolError as exc:
             return exc
-        decoding = Cost(header.format, decode_seconds(header, used))
-        return _Admitted(header, used, decoding, inference_cost(engine, used.pixels))
+        used, exact = resize.seen(whole), whole if resize.exact else None
+        decoding = Cost(header.format, decode_seconds(header, used, exact))
+        return _Admitted(header, used, exact, decoding, inference_cost(engine, used.pixels))
 
     async def _one(
         self,
@@ -173,7 +195,7 @@ class Classifier:
         deadline = arrived + (options.timeout_s or self._deadline_s)
         header, used = admitted.header, admitted.used
         preprocessing = engine.card.preprocessing
-        work = partial(decode, picture.data, header, used, preprocessing)
+        work = partial(decode, picture.data, header, used, preprocessing, admitted.exact)
         cost, decoding, queued = admitted.decoding, 0.0, 0.0
         ready: Pixels | Undecoded = Undecoded(work, used.height, used.width, cost)
         try:
@@ -203,16 +225,16 @@ class Classifier:
 
 
 def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction]:
-    """The most probable classes first, ties by index: at most top_k, of `classes`, not below
-    min_probability."""
+    """The most probable classes first, ties by index: of `classes`, as many and as probable as
+    the options say."""
     probabilities = scores.probabilities[0]  # (k,)
-    best: list[int] = scores.ranking[0, : None if options.classes else options.top_k].tolist()
+    best: list[int] = scores.ranking[0, : None if options.classes else options.most].tolist()
     if options.classes is not None:
-        best = [index for index in best if index in options.classes][: options.top_k]
+        best = [index for index in best if index in options.classes][: options.most]
     return [
         Prediction(i, card.labels[i].id, card.labels[i].name, float(probabilities[i]))
         for i in best
-        if probabilities[i] >= options.min_probability
+        if probabilities[i] >= options.least
     ]
 
 
@@ -222,7 +244,7 @@ def _mapped(card: Card, options: Options) -> tuple[int, ...]:
         return ()
     named = options.map_classes or options.classes
     if named is None:
-        return tuple(range(-1, -1 - min(options.top_k, len(card.labels)), -1))
+        return tuple(range(-1, -1 - min(options.most, len(card.labels)), -1))
     distinct = tuple(dict.fromkeys(named))
     if len(distinct) > _MOST_MAPS:
         raise BadParameter(

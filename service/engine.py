@@ -236,8 +236,7 @@ class Engine:
 
     def _check_size(self, h: int, w: int, c: int) -> None:
         limits, channels = self.card.limits, self.card.preprocessing.channels
-        fits = h % limits.multiple == w % limits.multiple == 0
-        if h < limits.min_height or w < limits.min_width or c != channels or not fits:
+        if c != channels or not limits.allow(h, w):
             raise EngineError(
                 f"{h}×{w}×{c} cannot run: the network takes at least "
                 f"{limits.min_height}×{limits.min_width} pixels of {channels} channels, "

@@ -109,24 +109,33 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
     return Header(format_, size, orientation)
 
 
-def decode_seconds(header: Header, used: Size) -> float:
+def decode_seconds(header: Header, used: Size, whole: Size | None = None) -> float:
     """Predicted seconds of `decode`."""
-    pixel = _DECODE_S[header.format]
-    if header.format == "JPEG" and header.size.longest >= 2 * _DRAFT_MARGIN * used.longest:
+    pixel, result = _DECODE_S[header.format], whole or used
+    drafts = header.format == "JPEG" and whole is None
+    if drafts and header.size.longest >= 2 * _DRAFT_MARGIN * used.longest:
         pixel = _DRAFT_S
-    resizing = 0.0 if header.size == used else _RESIZE_S * used.pixels
+    resizing = 0.0 if header.size == result else _RESIZE_S * result.pixels
     return _DECODE_BASE_S + pixel * header.size.pixels + resizing
 
 
-def decode(data: bytes, header: Header, used: Size, preprocessing: Preprocessing) -> Pixels:
+def decode(
+    data: bytes,
+    header: Header,
+    used: Size,
+    preprocessing: Preprocessing,
+    whole: Size | None = None,
+) -> Pixels:
     """Pixels of the size `used`, as the network wants them: uint8 (h, w, c), RGB or grey.
 
     Orientation applied, transparency laid on white, colours converted to sRGB, first frame only.
+    whole: resize the image to this size and cut `used` from its centre, with no shortcut, so that
+    the pixels are those of torchvision's Resize and CenterCrop
     Raises UndecodableImage, UnsupportedFormat.
     """
     try:
         with _open(data, (header.format,)) as image:
-            return _decode(image, header, used, preprocessing)
+            return _decode(image, header, used, preprocessing, whole)
     except UnsupportedFormat:
         raise
     except Exception as exc:
@@ -195,26 +204,56 @@ def _png_exif(data: bytes) -> bytes:
     return b""
 
 
-def _decode(image: Image.Image, header: Header, used: Size, preprocessing: Preprocessing) -> Pixels:
+def _decode(
+    image: Image.Image,
+    header: Header,
+    used: Size,
+    preprocessing: Preprocessing,
+    whole: Size | None,
+) -> Pixels:
+    filter_ = _FILTERS[preprocessing.filter]
+    if header.format == "TIFF":
+        image.info.pop("xmp", None)  # an orientation there turns the pixels, but not image.size
+    profile = image.info.get("icc_profile")
+    if whole is None:
+        flat = _upright(_scaled(image, header, used, filter_), header)
+    else:  # upright first: Pillow resizes rows, rounds, then resizes columns
+        image.load()
+        flat = _upright(_resizable(image), header)
+        flat = _centre(flat.resize((whole.width, whole.height), filter_), used)
+    flat = _to_srgb(_on_white(flat), profile)  # in this order: a grey profile takes no alpha
+    array = np.asarray(flat.convert("RGB" if preprocessing.channels == 3 else "L"))
+    return np.ascontiguousarray(array.reshape(used.height, used.width, preprocessing.channels))
+
+
+def _scaled(
+    image: Image.Image, header: Header, used: Size, filter_: Image.Resampling
+) -> Image.Image:
+    """The picture as it lies in the file, scaled; a JPEG is decoded at no more than it takes."""
     sideways = header.orientation in _SIDEWAYS
     target = (used.height, used.width) if sideways else (used.width, used.height)
     box = None
-    if header.format == "TIFF":
-        image.info.pop("xmp", None)  # an orientation there turns the pixels, but not image.size
     if header.format == "JPEG":
         wanted = tuple(int(side * _DRAFT_MARGIN) for side in target)
         drafted = image.draft(image.mode, (wanted[0], wanted[1]))
         box = drafted[1] if drafted else None
-    profile = image.info.get("icc_profile")
     image.load()
     flat = _resizable(image)
     if flat.size != target or box not in (None, (0, 0, *target)):
-        flat = flat.resize(target, _FILTERS[preprocessing.filter], box=box)
-    flat = _to_srgb(_on_white(flat), profile)  # in this order: a grey profile takes no alpha
-    if header.orientation != 1:
-        flat = flat.transpose(_TRANSPOSE[header.orientation])
-    array = np.asarray(flat.convert("RGB" if preprocessing.channels == 3 else "L"))
-    return np.ascontiguousarray(array.reshape(used.height, used.width, preprocessing.channels))
+        flat = flat.resize(target, filter_, box=box)
+    return flat
+
+
+def _upright(image: Image.Image, header: Header) -> Image.Image:
+    turn = _TRANSPOSE.get(header.orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _centre(image: Image.Image, size: Size) -> Image.Image:
+    """The middle of the picture, halves rounded to the even pixel as torchvision does."""
+    left = round((image.width - size.width) / 2)
+    top = round((image.height - size.height) / 2)
+    return image.crop((left, top, left + size.width, top + size.height))
 
 
 def _resizable(image: Image.Image) -> Image.Image:

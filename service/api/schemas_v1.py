@@ -12,14 +12,23 @@ class ClassifyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int = Field(5, ge=1, le=100, description="classes to return, the most probable first")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="classes to return, the most probable first (default: 5; 100 with threshold)",
+    )
     resize: Literal["fit", "limit", "native", "model"] = Field(
         "model",
         description="fit: the longest side becomes `size`, up or down; limit: down only; "
-        "native: untouched; model: what the model's card says",
+        "native: untouched; model: what the model's card says, which may also be short (the "
+        "shortest side becomes `size`) or crop (that, then a square from the centre)",
     )
     size: int | None = Field(
-        None, ge=1, description="longest side in pixels (default: the card's); not with native"
+        None,
+        ge=1,
+        description="longest side in pixels, shortest where the model's own resize is short "
+        "(default: the card's); not with native, nor where it is crop",
     )
     timeout_ms: int | None = Field(
         None, ge=1, le=3_600_000, description="images not begun by then are answered 504"
@@ -29,7 +38,16 @@ class ClassifyQuery(BaseModel):
         pattern=r"^\d{1,9}(,\d{1,9})*$",
         description="answer only these classes, for example 281,282",
     )
-    min_probability: float = Field(0, ge=0, le=1, description="leave out less probable classes")
+    min_probability: float | None = Field(
+        None, ge=0, le=1, description="leave out less probable classes"
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="all classes at least that probable; only where classes do not exclude each "
+        "other (the card's activation is sigmoid)",
+    )
     embedding: bool = Field(False, description="also return the pooled vector")
     cam: Literal["png", "array"] | None = Field(
         None,

@@ -197,6 +197,7 @@ def _options(asked: ClassifyQuery, engine: Engine) -> Options:
         embedding=asked.embedding,
         maps=asked.cam,
         map_classes=_numbers(asked.cam_classes),
+        threshold=asked.threshold,
     )
 
 

@@ -13,7 +13,7 @@ from models.card import CardError
 from service.app import create_classifier, create_scheduler
 from service.classify import Classifier, Options, Outcome, Picture
 from service.engine import Engine, EngineError
-from service.errors import AnypoolError
+from service.errors import AnypoolError, BadParameter
 from service.folders import StoreError, default_model, find
 from service.settings import Settings
 
@@ -29,10 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifacts", type=Path, default=Settings().artifacts, metavar="DIR",
                         help="store (default: %(default)s)")  # fmt: skip
     parser.add_argument("--model", help="name of the model (default: the store's default)")
-    parser.add_argument("--top-k", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--top-k", type=int,
+                        help="(default: 5; 100 with --threshold)")  # fmt: skip
+    parser.add_argument("--threshold", type=_probability, metavar="T",
+                        help="all classes at least that probable, of a model whose classes do not "
+                        "exclude each other")  # fmt: skip
     parser.add_argument("--resize", choices=("fit", "limit", "native"),
                         help="(default: as the model's card says)")  # fmt: skip
-    parser.add_argument("--size", type=int, help="longest side in pixels, for fit and limit")
+    parser.add_argument("--size", type=int, help="longest side in pixels, for fit and limit; "
+                        "shortest where the card says short")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a file")
 
 
@@ -44,7 +49,12 @@ def run(options: argparse.Namespace) -> int:
         what = ", ".join(str(path) for path in missing) or "no image files in these folders"
         print(f"anypool classify: not found: {what}", file=sys.stderr)
         return 2
-    asked = Options(top_k=max(1, options.top_k), policy=options.resize, size=options.size)
+    asked = Options(
+        top_k=None if options.top_k is None else max(1, options.top_k),
+        policy=options.resize,
+        size=options.size,
+        threshold=options.threshold,
+    )
     settings = Settings(artifacts=options.artifacts, model=options.model)
     try:
         found = find(settings.artifacts)
@@ -53,7 +63,13 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(_classify(settings, engine, files, asked, options.json))
     except (StoreError, CardError, EngineError, AnypoolError) as exc:
         print(f"anypool classify: {exc}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(exc, BadParameter) else 1
+
+
+def _probability(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
@@ -93,7 +109,7 @@ def _line(outcome: Outcome) -> str:
     if outcome.result is None:
         return f"{outcome.name}: {outcome.error}"
     best = ", ".join(f"{p.label} {p.probability:.3f}" for p in outcome.result.predictions)
-    return f"{outcome.name}: {best}"
+    return f"{outcome.name}: {best or 'no class'}"
 
 
 def _json(outcome: Outcome) -> str:

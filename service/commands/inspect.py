@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from models.card import Card, CardError, Mixed
+from models.card import Card, CardError, Mixed, Preprocessing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +26,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _summary(card: Card) -> str:
     p, limits, parity = card.preprocessing, card.limits, card.parity
-    policy = p.policy if p.size is None else f"{p.policy} to {p.size}, {p.filter}"
     rows = {
         "model": f"{card.name}, version {card.version}",
         "classes": f"{len(card.labels)}: {', '.join(label.name for label in card.labels[:3])}, …",
         "channels": f"{p.channels}, mean {p.mean}, std {p.std}",
-        "resize": policy,
+        "resize": _resize(p),
         "smallest": f"{limits.min_width}×{limits.min_height}, multiple of {limits.multiple}",
         "pooling": card.pooling,
+        "activation": card.activation,
         "outputs": ", ".join(card.outputs),
         "parity": "not verified" if parity is None else
         f"{parity.worst:.1e} at {parity.worst_case}, the worst of {parity.cases} sizes, "
@@ -42,7 +42,14 @@ def _summary(card: Card) -> str:
         "made by": ", ".join(f"{name} {version}" for name, version in card.exporter.items()),
         "licence": f"{card.licence.name}. {card.licence.notice}",
     }  # fmt: skip
-    return "\n".join(f"{name:9} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:10} {value}" for name, value in rows.items())
+
+
+def _resize(p: Preprocessing) -> str:
+    if p.size is None:
+        return p.policy
+    to = p.size if p.crop is None else f"{p.crop} of {p.size}"
+    return f"{p.policy} to {to}, {p.filter}"
 
 
 def _mixed(mixed: Mixed) -> str:

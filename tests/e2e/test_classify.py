@@ -2,14 +2,19 @@
 
 import base64
 import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
-from tests.conftest import all_photos, photo
+from tests.conftest import all_photos, anypool, photo
 from tests.e2e.server import Server
 
 # What torch itself answers for the pixels of `gradient()`; pinned, since neither swapped channels
@@ -36,8 +41,52 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def preset(store: Path, name: str, new: str, **changes: Any) -> None:
+    """A copy of a model under another name, with changes to its card's preprocessing."""
+    shutil.copytree(store / name, store / new)
+    path = store / new / "1" / "card.json"
+    card = json.loads(path.read_text()) | {"name": new}
+    card["preprocessing"] |= changes
+    path.write_text(json.dumps(card))
+
+
+def multi_label(folder: Path) -> None:
+    """Make the classes of an artifact independent of each other."""
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"activation": "sigmoid"}))
+    for file in ("model.onnx", "ragged.onnx"):
+        model = onnx.load(folder / file)
+        (last,) = (node for node in model.graph.node if "probabilities" in node.output)
+        last.op_type = "Sigmoid"
+        del last.attribute[:]
+        onnx.save(model, folder / file)
+
+
+@pytest.fixture(scope="module")
+def presets(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with models that crop, and one of many labels that resizes the shortest side."""
+    root = tmp_path_factory.mktemp("presets")
+    for name in ("efficientnet_lite0", "seed_cnn"):
+        shutil.copytree(store / name, root / name)
+    crop = {"policy": "crop", "size": 256, "crop": 224, "filter": "bilinear"}
+    preset(root, "efficientnet_lite0", "cropped", **crop)
+    preset(root, "seed_cnn", "tags", policy="short", size=40)
+    multi_label(root / "tags" / "1")
+    return root
+
+
+@pytest.fixture(scope="module")
+def preset_client(presets: Path) -> Iterator[httpx.Client]:
+    with Server(presets) as running, httpx.Client(base_url=running.url, timeout=60) as connected:
+        yield connected
+
+
 def classify(client: httpx.Client, data: bytes, **query: Any) -> dict[str, Any]:
-    answer = client.post("/v1/classify", content=data, params=query)
+    return classify_with(client, "efficientnet_lite0", data, **query)
+
+
+def classify_with(client: httpx.Client, model: str, data: bytes, **query: Any) -> dict[str, Any]:
+    answer = client.post(f"/v1/models/{model}/classify", content=data, params=query)
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()["results"][0]
     return result
@@ -161,6 +210,135 @@ def test_resize_policies(
         assert answer.json()["type"].endswith("/too-many-pixels")
     else:
         assert answer.json()["results"][0]["used"] == {"width": used[0], "height": used[1]}
+
+
+def test_a_model_that_crops_sees_what_torchvision_would_give_it(
+    preset_client: httpx.Client,
+) -> None:
+    item = photo("koala")
+    size, middle = (256, 341), (16, 58, 240, 282)
+    image = Image.open(item.path).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    square = encoded(image.crop(middle), "PNG")
+    result = classify_with(preset_client, "cropped", item.data, cam="array", top_k=2)
+    expected = classify_with(
+        preset_client, "cropped", square, cam="array", top_k=2, resize="native"
+    )
+    assert result["predictions"] == expected["predictions"]
+    assert result["cam"] == expected["cam"]
+    assert result["input"] == {"width": item.width, "height": item.height}
+    assert result["used"] == {"width": 224, "height": 224}
+    assert result["resize"] == "crop"
+    assert {(heat_map["width"], heat_map["height"]) for heat_map in result["cam"]} == {(7, 7)}
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "policy", "used"),
+    [
+        ("cropped", {"resize": "fit"}, "fit", (224, 149)),
+        ("cropped", {"resize": "limit", "size": 300}, "limit", (300, 200)),
+        ("cropped", {"resize": "native"}, "native", (1024, 681)),
+        ("tags", {}, "short", (60, 40)),
+        ("tags", {"size": 100}, "short", (150, 100)),
+        ("tags", {"resize": "fit"}, "fit", (40, 27)),
+    ],
+)
+def test_a_request_overrides_the_preset(
+    preset_client: httpx.Client,
+    model: str,
+    query: dict[str, Any],
+    policy: str,
+    used: tuple[int, int],
+) -> None:
+    result = classify_with(preset_client, model, photo("panda").data, **query)
+    assert (result["resize"], result["used"]) == (policy, {"width": used[0], "height": used[1]})
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "said"),
+    [
+        ("cropped", {"size": 300}, "Send resize=fit with size"),
+        ("cropped", {"threshold": 0.5}, "use min_probability"),
+        ("tags", {"threshold": 1.5}, "threshold"),
+        ("tags", {"threshold": "nan"}, "threshold"),
+    ],
+)
+def test_what_a_preset_does_not_allow_is_a_bad_parameter(
+    preset_client: httpx.Client, model: str, query: dict[str, Any], said: str
+) -> None:
+    url = f"/v1/models/{model}/classify"
+    answer = preset_client.post(url, content=photo("panda").data, params=query)
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith("/bad-parameter")
+    assert said in answer.json()["detail"]
+
+
+def test_an_image_that_would_be_huge_before_its_crop_is_refused(
+    preset_client: httpx.Client,
+) -> None:
+    long = encoded(Image.new("L", (8000, 100)), "PNG")
+    answer = preset_client.post("/v1/models/cropped/classify", content=long)
+    assert answer.status_code == 413
+    assert "before its crop there would be 20480×256 pixels" in answer.json()["detail"]
+    way_out = classify_with(preset_client, "cropped", long, resize="limit")
+    assert way_out["used"] == {"width": 224, "height": 32}
+
+
+def test_a_threshold_answers_every_class_that_is_probable_enough(
+    preset_client: httpx.Client,
+) -> None:
+    data = photo("panda").data
+    everything = classify_with(preset_client, "tags", data, threshold=0, cam="array")
+    probabilities = [p["probability"] for p in everything["predictions"]]
+    assert len(probabilities) == 10
+    assert sum(probabilities) > 2  # they do not exclude each other
+    assert probabilities == sorted(probabilities, reverse=True)
+
+    likely = classify_with(preset_client, "tags", data, threshold=probabilities[6], cam="array")
+    assert likely["predictions"] == everything["predictions"][:7]
+    assert likely["cam"] == everything["cam"][:7]
+    few = classify_with(preset_client, "tags", data, threshold=probabilities[6], top_k=2)
+    assert few["predictions"] == everything["predictions"][:2]
+    none = classify_with(preset_client, "tags", data, threshold=1, cam="png")
+    assert none["predictions"] == none["cam"] == []
+    assert len(classify_with(preset_client, "tags", data)["predictions"]) == 5
+
+
+def test_maps_of_all_likely_classes_of_many_images_are_within_the_limits(
+    preset_client: httpx.Client,
+) -> None:
+    files = [("files", ("x.webp", photo("cup").data))] * 64
+    url = "/v1/models/tags/classify?threshold=0&cam=png"
+    results = preset_client.post(url, files=files).json()["results"]
+    assert [len(result["cam"]) for result in results] == [10] * 64
+
+
+def test_the_command_knows_presets_too(presets: Path) -> None:
+    def run(model: str, *options: str) -> tuple[int, str, str]:
+        path = photo("panda").path
+        done = anypool("classify", path, "--artifacts", presets, "--model", model, *options)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = run("tags", "--threshold", "0", "--json")
+    assert (code, len(json.loads(out)["predictions"])) == (0, 10)
+    code, out, _ = run("tags", "--threshold", "0", "--top-k", "3", "--size", "50", "--json")
+    assert (code, len(json.loads(out)["predictions"])) == (0, 3)
+    assert json.loads(out)["used"] == {"width": 75, "height": 50}
+    for options, said in (
+        (["--threshold", "0.5"], "use min_probability"),
+        (["--size", "300"], "Send resize=fit with size"),
+        (["--threshold", "2"], "not between 0 and 1"),
+    ):
+        code, _, err = run("cropped", *options)
+        assert (code, said in err) == (2, True), err
+
+
+def test_a_card_is_shown_with_its_preset(presets: Path) -> None:
+    cropped = anypool("inspect", presets / "cropped" / "1").stdout
+    assert "resize     crop to 224 of 256, bilinear\n" in cropped
+    assert "activation softmax\n" in cropped
+    tags = anypool("inspect", presets / "tags" / "1").stdout
+    assert "resize     short to 40, bicubic\n" in tags
+    assert "activation sigmoid\n" in tags
 
 
 def test_top_k_classes_and_min_probability_choose_predictions(client: httpx.Client) -> None:

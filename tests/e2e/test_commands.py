@@ -66,7 +66,7 @@ def test_an_artifact_is_verified_and_inspected(store: Path, tmp_path: Path) -> N
     assert "comparisons agree on CPUExecutionProvider" in verified.stdout
     inspected = anypool("inspect", folder)
     assert inspected.returncode == 0
-    assert "smallest  1×1" in inspected.stdout
+    assert "smallest   1×1" in inspected.stdout
     assert json.loads(anypool("inspect", folder, "--json").stdout)["format"] == 1
     assert anypool("inspect", tmp_path).returncode == 1
 

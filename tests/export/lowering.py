@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.capture import EXAMPLE, export_program
+from export.capture import export_program
 from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
+from export.sizes import EXAMPLE
 
 Function = Callable[[Tensor], Tensor]
 
@@ -48,7 +49,7 @@ def lower(
 ) -> onnx.ModelProto:
     """The ONNX graph of `module` with outputs y0, y1, …, adaptive poolings expanded."""
     n, h, w = EXAMPLE
-    program = export_program(module, torch.zeros((n, h, w, channels), dtype=dtype))
+    program, _ = export_program(module, torch.zeros((n, h, w, channels), dtype=dtype))
     model = to_onnx(program, [f"y{i}" for i in range(outputs)])
     name_dimensions(model)
     expand_cells(model)

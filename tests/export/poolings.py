@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.capture import OUTPUTS, Served, content, export_program, find_limits, grid
+from export.capture import export_program
 from export.check import check
 from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 from export.rewrite.optional import make_maps_optional
 from export.rewrite.ragged import make_ragged
+from export.served import OUTPUTS, Served
+from export.sizes import content, find_limits, grid
 from models.card import Preprocessing
 from models.classifier import PoolingClassifier
 from models.pool import POOLS, Head
@@ -95,7 +97,7 @@ def measure(name: str, arguments: dict[str, Any], rounds: int = 8) -> Row:
     served = Served(network(name, arguments), COLOUR).eval()
     limits = find_limits(served, 3)
     example = torch.from_numpy(content(0, 2, 61, 83, 3))
-    program = export_program(served, example, torch.tensor([[0, -1, -2]] * 2))
+    program, _ = export_program(served, example, torch.tensor([[0, -1, -2]] * 2))
     marked = to_onnx(program, OUTPUTS, ("pixels", "classes"))
     name_dimensions(marked)
     ragged = ir.from_proto(ir.to_proto(marked))

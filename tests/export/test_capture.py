@@ -10,21 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.capture import (
-    EXAMPLE,
-    OUTPUTS,
-    CaptureError,
-    Served,
-    content,
-    example_size,
-    export_program,
-    find_limits,
-    grid,
-    probe_limits,
-    references,
-)
+from export.capture import export_program, references
+from export.errors import CaptureError
+from export.served import OUTPUTS, Served
+from export.sizes import EXAMPLE, content, example_size, find_limits, grid, probe_limits
 from models import registry
-from models.card import Preprocessing, SizeLimits
+from models.card import Activation, Preprocessing, SizeLimits
 from models.classifier import PoolingClassifier
 from models.pool import POOLS
 from models.pool.global_avg import GlobalAvgPool
@@ -77,7 +68,7 @@ def test_a_network_that_never_works_is_refused() -> None:
 
 
 def test_a_network_for_one_size_only_is_refused() -> None:
-    with pytest.raises(CaptureError, match="takes 128×128 but nothing a little larger"):
+    with pytest.raises(CaptureError, match="takes 128×128 but not 256×256"):
         probe_limits(lambda h, w: (h, w) == (128, 128))
 
 
@@ -175,7 +166,7 @@ def test_contents_of_any_size(shape: tuple[int, int, int, int]) -> None:
     ],
 )
 def test_served_normalises_pixels_and_activates_logits(
-    activation: str, expected: Callable[[np.ndarray], np.ndarray]
+    activation: Activation, expected: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     network = PoolingClassifier(nn.Identity(), POOLS["avg"](), nn.Linear(1, 3))
     pixels = torch.tensor([[[[50], [150]]], [[[100], [250]]]], dtype=torch.uint8)  # (2, 1, 2, 1)

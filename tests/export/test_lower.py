@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from export.capture import EXAMPLE, content, export_program
+from export.capture import export_program
 from export.errors import ExportError
 from export.lower import to_onnx
+from export.sizes import EXAMPLE, content
 from models import registry
 from tests.export.lowering import Pixels, lower, relative_error, run, session
 
@@ -69,19 +70,20 @@ def test_our_lowering_is_right_where_the_stock_exporter_is_wrong() -> None:
 
 def test_an_area_resize_by_a_factor_is_refused() -> None:
     module = Pixels([lambda x: F.interpolate(x, scale_factor=0.5, mode="area")])
-    program = export_program(module, torch.zeros(*EXAMPLE, 1))
+    program, _ = export_program(module, torch.zeros(*EXAMPLE, 1))
     with pytest.raises(ExportError, match=r"^an adaptive pooling \(F.interpolate .* a fixed size$"):
         to_onnx(program, ["y"])
 
 
 def test_an_operator_without_onnx_counterpart_is_named() -> None:
     module = Pixels([nn.FractionalMaxPool2d(2, output_size=5)])
-    program = export_program(module, torch.zeros(*EXAMPLE, 1))
+    program, _ = export_program(module, torch.zeros(*EXAMPLE, 1))
     with pytest.raises(ExportError, match=r"cannot translate the network: .*fractional_max_pool2d"):
         to_onnx(program, ["y"])
 
 
 def test_lowering_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    to_onnx(export_program(Pixels([nn.AdaptiveAvgPool2d(3)]), torch.zeros(*EXAMPLE, 1)), ["y"])
+    program, _ = export_program(Pixels([nn.AdaptiveAvgPool2d(3)]), torch.zeros(*EXAMPLE, 1))
+    to_onnx(program, ["y"])
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from export.capture import grid
+from export.description import Changes
 from export.errors import ExportError, VersionExistsError
 from export.pipeline import IN_COMPANY, TOLERANCES, Progress, export
+from export.sizes import grid
 from export.verify import verify
 from models import registry
 from models.card import Card
@@ -173,6 +174,8 @@ def test_weights_that_do_not_fit_end_as_one_message(tmp_path: Path) -> None:
     state["head.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(ExportError, match=r"other\.pt does not fit seed_cnn") as refused:
-        export("seed_cnn", tmp_path / "store", QUIET, weights=tmp_path / "other.pt")
+        export(
+            "seed_cnn", tmp_path / "store", QUIET, changes=Changes(weights=tmp_path / "other.pt")
+        )
     assert "Traceback" not in str(refused.value)
     assert list((tmp_path / "store").iterdir()) == []

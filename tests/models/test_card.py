@@ -122,8 +122,14 @@ def test_a_missing_field_is_refused_by_name(field: str, tmp_path: Path) -> None:
         ({"channels": 1}, "one number for each of 1 channels"),
         ({"std": (1.0, 0.0, 1.0)}, "std must not be 0"),
         ({"mean": (float("nan"), 0.0, 0.0)}, "finite"),
-        ({"policy": "native"}, "size belongs to the policies fit and limit"),
-        ({"size": None}, "size belongs to the policies fit and limit"),
+        ({"policy": "native"}, "size belongs to all policies but native"),
+        ({"size": None}, "size belongs to all policies but native"),
+        ({"policy": "short", "size": None}, "size belongs to all policies but native"),
+        ({"policy": "crop"}, "crop belongs to the policy crop"),
+        ({"crop": 224}, "crop belongs to the policy crop"),
+        ({"policy": "short", "crop": 224}, "crop belongs to the policy crop"),
+        ({"policy": "crop", "crop": 321}, "a square of 321 cannot be cut from a side of 320"),
+        ({"policy": "crop", "crop": 0}, "greater than or equal to 1"),
         ({"size": 0}, "greater than or equal to 1"),
         ({"channels": 4}, "1 or 3"),
     ],
@@ -131,6 +137,35 @@ def test_a_missing_field_is_refused_by_name(field: str, tmp_path: Path) -> None:
 def test_preprocessing_must_be_consistent(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Preprocessing(**RGB | change)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"policy": "short"}, {"policy": "crop", "crop": 224}, {"policy": "crop", "crop": 320}],
+)
+def test_short_and_crop_are_policies_of_a_card(said: dict[str, Any]) -> None:
+    assert Preprocessing(**RGB | said).policy == said["policy"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "taken"),
+    [
+        ({"min_height": 224, "min_width": 224}, True),
+        ({"min_height": 225, "min_width": 1}, False),
+        ({"min_height": 1, "min_width": 225}, False),
+        ({"min_height": 1, "min_width": 1, "multiple": 32}, True),
+        ({"min_height": 1, "min_width": 1, "multiple": 64}, False),
+    ],
+)
+def test_a_crop_is_one_the_network_takes(limits: dict[str, int], taken: bool) -> None:
+    card = make_card().model_dump(mode="json") | {"limits": limits}
+    card["preprocessing"] |= {"policy": "crop", "crop": 224}
+    assert SizeLimits(**limits).allow(224, 224) == taken
+    if taken:
+        Card.model_validate(card)
+    else:
+        with pytest.raises(ValidationError, match="does not take a crop of 224×224"):
+            Card.model_validate(card)
 
 
 def test_the_smallest_size_is_a_multiple_of_what_the_network_needs() -> None:

@@ -54,7 +54,7 @@ def test_a_checkpoint_with_code_is_refused_and_its_code_never_runs(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "content", [[torch.ones(1)], {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}, {"a": 1}]
+    "content", [[torch.ones(1)], {"state_dict": {"a": 1}}, {1: torch.ones(1)}, {"a": 1}]
 )
 def test_what_is_no_state_dict_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "odd.pt")

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.capture import EXAMPLE, content, export_program
+from export.capture import export_program
 from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 from export.rewrite.ragged import make_ragged
+from export.sizes import EXAMPLE, content
 from tests.export.lowering import session
 
 TOLERANCE = 1e-5  # of max|logit of the image|
@@ -55,7 +56,7 @@ class Errors:
 def pair(body: nn.Module, dtype: torch.dtype = torch.uint8, channels: int = 3) -> Pair:
     """Export once, make both graphs; raises Unsupported."""
     n, h, w = EXAMPLE
-    program = export_program(Net(body).eval(), torch.zeros((n, h, w, channels), dtype=dtype))
+    program, _ = export_program(Net(body).eval(), torch.zeros((n, h, w, channels), dtype=dtype))
     marked = to_onnx(program, ["logits"])
     name_dimensions(marked)
     proto = ir.to_proto(marked)
