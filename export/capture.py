@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.decisions import Decision, Watch, watched
-from export.diagnosis import brief, explain
+from export.diagnosis import brief, explain, source_of
 from export.errors import CaptureError
 from export.origin import load
 from export.pools import KeepPools
 from export.recipe import Found, Recipe
 from export.refusals import check_logits, check_program, last_pooling
 from export.served import OUTPUTS, Served
+from export.shapes import ShortSizes
 from export.sizes import content, example_size, find_limits, grid
 from models.card import SizeLimits
 from models.classifier import PoolingClassifier
@@ -52,7 +53,7 @@ def export_program(
         dict.fromkeys(axis, torch.export.Dim.DYNAMIC) for axis, _ in zip(axes, inputs, strict=False)
     )
     try:
-        with watched() as watch, KeepPools(), torch.no_grad():
+        with watched() as watch, ShortSizes(), KeepPools(), torch.no_grad():
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
     except CaptureError:
         raise
@@ -61,8 +62,10 @@ def export_program(
         if ours is not None:
             raise ours from exc
         _check_numbers(watch, exc)
+        decided = "; ".join(dict.fromkeys(where for where, _ in watch.conditions))
+        place = source_of(exc) or (decided and f" (forward decides by a size in {decided})")
         raise CaptureError(
-            f"torch.export cannot keep batch, height and width dynamic: {brief(exc)}"
+            f"torch.export cannot keep batch, height and width dynamic{place}: {brief(exc)}"
         ) from exc
     _check_numbers(watch)
     return program, watch.decisions(_input(program))
@@ -72,7 +75,7 @@ def _check_numbers(watch: Watch, cause: Exception | None = None) -> None:
     if watch.numbers:
         raise CaptureError(
             "forward makes a plain number of the image's size, and the graph would hold for that "
-            f"size only ({'; '.join(dict.fromkeys(watch.numbers))}): leave out int(), range() and "
+            f"size only ({'; '.join(dict.fromkeys(watch.numbers))}): leave out int(), len(), range() and "
             "numpy there; one can reckon with sizes from x.shape as they are"
         ) from cause
 

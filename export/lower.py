@@ -17,7 +17,7 @@ import torch
 from onnx import defs
 from onnxscript import opset20, values
 
-from export import pools, served  # noqa: F401  # register torch.ops.anypool
+from export import pools, served, shapes  # noqa: F401  # register torch.ops.anypool
 from export.errors import ExportError
 from models.pool import regions  # registers the other operators of torch.ops.anypool
 
@@ -76,10 +76,8 @@ def _adaptive_avg(x: Any, output_size: Sequence[Any]) -> Any:
 
 
 def _adaptive_max(x: Any, output_size: Sequence[Any]) -> Any:
-    raise ExportError(
-        "torch's adaptive max kernel also gives indices, which cannot be exported; "
-        "take the values alone, F.adaptive_max_pool2d(x, output_size)"
-    )
+    """Values and indices; nobody takes the latter, see _check_indices."""
+    return _adaptive_pool(x, _fixed(output_size), "max"), _onnx.Constant(value_int=0)
 
 
 def _fractional_max(x: Any, output_size: Sequence[int], kernel: Sequence[int]) -> Any:
@@ -103,6 +101,10 @@ def _cells(x: Any, output_size: Sequence[int], kernel: Sequence[int]) -> Any:
     return _markers.Cells(x, output_size=list(output_size), kernel=list(kernel))
 
 
+def _sized(x: Any, height: Any, width: Any) -> Any:
+    return _onnx.Identity(x)
+
+
 def _floor_divide(dividend: Any, divisor: Any) -> Any:
     """Python's //, which rounds down; ONNX's Div cuts off, so that -(-n // 2) came out wrong."""
     rest = _onnx.Mod(dividend, divisor)  # with the divisor's sign, as in Python
@@ -115,11 +117,16 @@ _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.anypool.adaptive_pool2d.default: _adaptive_pool,
     torch.ops.anypool.fractional_max_pool2d.default: _fractional_max,
     torch.ops.anypool.cells.default: _cells,
+    torch.ops.anypool.sized.default: _sized,
     torch.ops.anypool.chosen_classes.default: _chosen_classes,
     torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_avg,
     torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_avg,
     torch.ops.aten.adaptive_max_pool2d.default: _adaptive_max,
 }
+_WITH_INDICES = (
+    torch.ops.aten.adaptive_max_pool1d.default,
+    torch.ops.aten.adaptive_max_pool2d.default,
+)
 
 
 def to_onnx(
@@ -128,6 +135,7 @@ def to_onnx(
     inputs: Sequence[str] = ("pixels",),
 ) -> ir.Model:
     """Translate a captured program, naming its inputs and outputs. Raises ExportError."""
+    _check_indices(program)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they narrate; we report
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -151,6 +159,18 @@ def to_onnx(
         raise ExportError(f"torch.onnx cannot translate the network: {what}") from exc
     assert translated is not None  # with dynamo=True it always is a program
     return translated.model
+
+
+def _check_indices(program: torch.export.ExportedProgram) -> None:
+    """Raise ExportError where the second output of torch's adaptive max kernel is used."""
+    for node in program.graph.nodes:
+        if node.target not in _WITH_INDICES:
+            continue
+        if any(output.args[1] == 1 and output.users for output in node.users):
+            raise ExportError(
+                "torch's adaptive max kernel also gives indices, which cannot be exported; "
+                "take the values alone, F.adaptive_max_pool2d(x, output_size)"
+            )
 
 
 def _root(exc: BaseException) -> BaseException:
