@@ -127,6 +127,8 @@ def run(options: argparse.Namespace) -> int:
             )
     except VerificationError as exc:
         print(f"\nnot written: {exc}\n{_table(exc.cases)}", file=sys.stderr)
+        if exc.drift is not None:
+            print(f"layer by layer: {exc.drift}", file=sys.stderr)
         for decision in exc.decisions:
             print(f"forward decides by the size, and the graph keeps one answer: {decision}. "
                   "Reckon with the size instead of asking for it", file=sys.stderr)  # fmt: skip

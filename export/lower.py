@@ -135,6 +135,15 @@ def to_onnx(
     inputs: Sequence[str] = ("pixels",),
 ) -> ir.Model:
     """Translate a captured program, naming its inputs and outputs. Raises ExportError."""
+    return translate(program, outputs, inputs).model
+
+
+def translate(
+    program: torch.export.ExportedProgram,
+    outputs: Sequence[str],
+    inputs: Sequence[str] = ("pixels",),
+) -> torch.onnx.ONNXProgram:
+    """The same, with the program whose nodes those of the graph are named after."""
     _check_indices(program)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they narrate; we report
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -158,7 +167,7 @@ def to_onnx(
         what = f"{type(root).__name__}: {root}"
         raise ExportError(f"torch.onnx cannot translate the network: {what}") from exc
     assert translated is not None  # with dynamo=True it always is a program
-    return translated.model
+    return translated
 
 
 def _check_indices(program: torch.export.ExportedProgram) -> None:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +47,18 @@ class VerificationError(ExportError):
     """ONNX Runtime and torch disagree; `cases` has every size that was compared.
 
     decisions: what forward decides by the size, otherwise at those that failed than for the example
+    drift: where they part, layer by layer, and whose fault it is; None where that was not found
     """
 
-    def __init__(self, cases: list[Case], decisions: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self, cases: list[Case], decisions: Mapping[str, list[str]], drift: str | None = None
+    ) -> None:
         super().__init__(f"{sum(not case.ok for case in cases)} of {len(cases)} comparisons failed")
         self.cases = cases
         sizes = [case.size for case in cases if not case.ok]
         told = (decision for size in sizes for decision in decisions.get(size, ()))
         self.decisions = list(dict.fromkeys(told))
+        self.drift = drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ def export(
         card.save(draft / "card.json")
         cases = verify(draft, progress.case)
         if not cases or not all(case.ok for case in cases):
-            raise VerificationError(cases, found.decisions)
+            raise VerificationError(cases, found.decisions, _drift(captured, draft, cases))
         _with_parity(card, cases).save(draft / "card.json")
         return publish(draft, root, network.name, version)
 
@@ -209,6 +213,23 @@ def _card(
         },
         licence=network.licence,
     )
+
+
+def _drift(captured: Path, draft: Path, cases: Sequence[Case]) -> str | None:
+    """Where torch and ONNX Runtime part, on the smallest image on which they do."""
+    sizes = [case for case in cases if case.kind == "size"]
+    failed = [
+        (prod(map(int, case.size.split("×"))), number)
+        for number, case in enumerate(sizes)
+        if not case.ok and isfinite(case.error)
+    ]
+    if not failed:
+        return None
+    files = (captured / "program.pt2", draft / "model.onnx", draft / "golden.npz")
+    case = [*map(str, files), f"{min(failed)[1]:03d}"]
+    command = [sys.executable, "-P", "-m", "export.drift", *case]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _no_crop(side: int, limits: SizeLimits) -> str:
