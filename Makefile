@@ -2,6 +2,7 @@
 # make test     lint, types, tests
 # make bench    what the README claims, measured here: half an hour, with nothing else running
 # make digits   train a CNN with each pooling, export and serve them all, count what they get right
+# make zoo      export and verify the CNNs of torchvision and timm: 6 GB, hours, goes on where it was
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types bench digits clean
+.PHONY: help serve test lint types bench digits zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -62,5 +63,17 @@ bench: .venv/dev.stamp artifacts/$(MODEL)
 digits: .venv/dev.stamp
 	$(BIN)/python -m tests.digits
 
+.venv-zoo/stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-zoo
+	grep -v '^torch==' constraints.txt > .venv-zoo/constraints.txt
+	.venv-zoo/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint .venv-zoo/constraints.txt torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
+	  --editable '.[cpu,export]'
+	@touch $@
+
+zoo: .venv-zoo/stamp
+	.venv-zoo/bin/python -m tests.zoo.presets
+	.venv-zoo/bin/python -m tests.zoo $(ZOO)
+
 clean:
-	rm -rf .venv artifacts build dist
+	rm -rf .venv .venv-zoo artifacts build dist

@@ -8,16 +8,23 @@ from onnx import checker
 from export.errors import ExportError
 from export.rewrite.dimensions import CLASSES, NAMES
 
+LARGEST = 2**31 - 2**20  # bytes: protobuf ends at 2 GiB
 _STANDARD = ("", "ai.onnx")
 
 
 def check(
-    model: onnx.ModelProto, channels: int, *, explains: bool = False, ragged: bool = False
+    model: onnx.ModelProto,
+    channels: int,
+    *,
+    explains: bool = False,
+    ragged: bool = False,
+    largest: int = LARGEST,
 ) -> None:
     """Raise ExportError unless the graph is valid, standard, self-contained and not baked.
 
     Baked means that a size of the example stands where batch, height or width belongs.
-    explains: the graph also takes `classes`; ragged: it also takes `sizes`.
+    explains: the graph also takes `classes`; ragged: it also takes `sizes`;
+    largest: how many bytes its weights may have
     """
     graphs = list(_graphs(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
@@ -25,6 +32,11 @@ def check(
     tensors += [attribute.t for node in nodes for attribute in node.attribute]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ExportError("the graph keeps weights in another file")
+    size = sum(len(tensor.raw_data) for tensor in tensors)
+    if size > largest:
+        raise ExportError(
+            f"the weights have {size / 1e9:.1f} GB; an ONNX file holds at most {largest / 1e9:.1f}"
+        )
     try:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as exc:

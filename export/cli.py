@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "its name (default: numbers)")  # fmt: skip
     served = parser.add_argument_group("how images reach the network, and what its outputs are",
                                        "For a file or program the defaults are --channels 3 "
-                                       "--resize fit:320 --filter bicubic --activation softmax, "
+                                       "--resize fit:320\n--filter bicubic --activation softmax, "
                                        "and mean and std of ImageNet.")  # fmt: skip
     served.add_argument("--channels", type=int, metavar="N", help="3 for RGB, 1 for grey")
     served.add_argument("--mean", metavar="N,…",

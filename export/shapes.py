@@ -54,7 +54,7 @@ def _(x: Tensor, height: int, width: int) -> Tensor:
 class ShortSizes(TorchFunctionMode):
     """While active, maps from convolutions and poolings have sides with short formulas."""
 
-    _MAPS = (F.conv2d, F.avg_pool2d, torch.max_pool2d)
+    _MAPS = (F.conv2d, F.avg_pool2d, F.max_pool2d, torch.max_pool2d)
 
     def __init__(self) -> None:
         super().__init__()

@@ -91,3 +91,10 @@ def test_a_graph_that_is_not_valid_onnx_is_refused() -> None:
     for body in ("y = NoSuchOperator (x)", "y = Add (x, absent)", "y = Add (x, pixels)"):
         with pytest.raises(ExportError, match="not valid ONNX"):
             check(graph(body=body), channels=1)
+
+
+def test_weights_that_no_onnx_file_can_hold_are_refused() -> None:
+    large = graph(body="z = Add (x, w)\n  y = GlobalAveragePool (z)")
+    large.graph.initializer.append(numpy_helper.from_array(np.zeros(300, np.float32), "w"))
+    with pytest.raises(ExportError, match=r"weights have 0\.0 GB; an ONNX file holds at most"):
+        check(large, channels=1, largest=1000)
