@@ -19,6 +19,7 @@ EXAMPLE = (2, 61, 83)  # batch, height, width: odd, not square, not divisible, s
 _SIDES = (64, 128, 256, 512, 224, 32, 28, 299, 96, 48, 112, 160, 192, 227, 240, 288, 320, 331, 384,
           448, 336, 252)  # fmt: skip
 _LARGEST_MULTIPLE = 128
+_MULTIPLES = (1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)  # networks repeat after 32 at most
 _ROOMY = 512  # a side that a network of any size takes
 _FARTHEST = 8192  # how large a side may be for a decision to be worth a try
 
@@ -35,25 +36,37 @@ def probe_limits(works: Callable[[int, int], bool]) -> SizeLimits:
         (m for m in range(1, _LARGEST_MULTIPLE + 1) if side % m == 0 and _steps(works, side, m)),
         None,
     )
-    if multiple is None and any(works(side + m, side + m) for m in (1, 2, side // 2)):
+    larger = next((s for s in _roomy(side, multiple or side) if not works(s, s)), None)
+    if larger is not None:
+        raise FixedSizeError(side, larger)
+    if multiple is None:
         raise CaptureError(
             f"the network takes {side}×{side} and larger squares, but no other shape: "
             "forward must not take one side for both, or the number of places for a square"
         )
-    larger = next((s for s in _roomy(side, multiple or side) if not works(s, s)), None)
-    if larger is not None or multiple is None:
-        raise FixedSizeError(side, larger or side + side // 4)
-    height = next(h for h in count(multiple, multiple) if works(h, side))
-    width = next(w for w in count(multiple, multiple) if works(side, w))
+    height = _first(lambda h: works(h, side), side, multiple)
+    width = _first(lambda w: works(side, w), side, multiple)
     while not works(height, width):  # each side alone may be smaller than both together
         height, width = height + multiple, width + multiple
     return SizeLimits(min_height=height, min_width=width, multiple=multiple)
 
 
 def _steps(works: Callable[[int, int], bool], side: int, multiple: int) -> bool:
-    """Whether each side can grow by `multiple`, alone and with the other."""
+    """Whether each side can grow by `multiple`, alone and with the other, and by more of them."""
     larger = side + multiple
-    return works(larger, larger) and works(larger, side) and works(side, larger)
+    if not (works(larger, larger) and works(larger, side) and works(side, larger)):
+        return False
+    further = [k * multiple for k in _MULTIPLES if k * multiple <= _SIDES[0]]
+    return all(works(side + step, side + step) for step in further)
+
+
+def _first(works: Callable[[int], bool], side: int, multiple: int) -> int:
+    """The smallest length that works, as do those from there to `side`, as far as tried."""
+    for length in count(multiple, multiple):
+        further = (length + k * multiple for k in (0, *_MULTIPLES))
+        if length >= side or all(works(between) for between in further if between < side):
+            return length
+    raise AssertionError("count ends only with its caller")
 
 
 def _roomy(side: int, multiple: int) -> list[int]:
