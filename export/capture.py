@@ -25,7 +25,7 @@ from export.diagnosis import brief, explain, source_of
 from export.errors import CaptureError
 from export.origin import load
 from export.pools import KeepPools
-from export.recipe import Found, Recipe
+from export.recipe import Found, Recipe, kind_of
 from export.refusals import check_logits, check_program, last_pooling
 from export.served import OUTPUTS, Served
 from export.shapes import ShortSizes
@@ -36,6 +36,10 @@ from models.registry import UnknownNetworkError
 from models.swap import SwapError
 from models.weights import WeightsError
 
+_ONLY_ITS_SIZES = (
+    "A saved program takes the sizes it was saved for: save it with dynamic_shapes for batch, "
+    "height and width"
+)
 REFUSED, FOUND = "refused.txt", "found.json"
 
 
@@ -75,8 +79,8 @@ def _check_numbers(watch: Watch, cause: Exception | None = None) -> None:
     if watch.numbers:
         raise CaptureError(
             "forward makes a plain number of the image's size, and the graph would hold for that "
-            f"size only ({'; '.join(dict.fromkeys(watch.numbers))}): leave out int(), len(), range() and "
-            "numpy there; one can reckon with sizes from x.shape as they are"
+            f"size only ({'; '.join(dict.fromkeys(watch.numbers))}): leave out int(), len(), "
+            "range() and numpy there; one can reckon with sizes from x.shape as they are"
         ) from cause
 
 
@@ -172,7 +176,12 @@ def capture(recipe: Recipe, out: Path) -> None:
     """
     channels = recipe.preprocessing.channels
     served = Served(load(recipe), recipe.preprocessing, recipe.activation)
-    limits = find_limits(served, channels)
+    try:
+        limits = find_limits(served, channels)
+    except CaptureError as exc:
+        if kind_of(recipe.origin) == "program":
+            raise CaptureError(f"{exc}. {_ONLY_ITS_SIZES}") from exc
+        raise
     example = torch.from_numpy(content(0, *example_size(limits), channels))
     served.find_last(example)
     classes = torch.tensor([[0, -1, -2]]).repeat(len(example), 1) if served.explains else None

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from export.errors import CaptureError
 
+_GROUPS = 6  # where F.conv2d has its groups
 Pair = Any  # one or two of int, or of torch.SymInt where a size comes from the input
 
 
@@ -63,9 +64,15 @@ class KeepPools(TorchFunctionMode):
                 "adaptive max pooling with return_indices=True cannot be exported: "
                 "take the values alone, F.adaptive_max_pool2d(x, output_size)"
             )
+        groups = kwargs.get("groups", args[_GROUPS] if len(args) > _GROUPS else 1)
+        if func is F.conv2d and isinstance(groups, torch.SymInt):
+            raise CaptureError(
+                "a convolution has as many groups as there are images in the batch, since its "
+                "weights differ from image to image (CondConv): no ONNX operator does that"
+            )
         if func is F.avg_pool2d:
             return _average(*args, **kwargs)
-        if func in (F.max_pool2d, torch.max_pool2d):
+        if func in (F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d):
             return _maximum(func, *args, **kwargs)
         if func is F.lp_pool2d:
             return _power(*args, **kwargs)
@@ -111,7 +118,7 @@ def _maximum(
     whole = _whole(input, kernel_size, stride, padding)
     if whole is None:
         return func(input, kernel_size, stride, padding, *rest, **named)
-    if named.get("return_indices") or len(rest) > 2:
+    if func is F.max_pool2d_with_indices:
         raise CaptureError("max pooling of the whole map cannot give indices: leave them out")
     return _pooled(input, whole, "max")
 

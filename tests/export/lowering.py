@@ -50,7 +50,12 @@ def lower(
     """The ONNX graph of `module` with outputs y0, y1, …, adaptive poolings expanded."""
     n, h, w = EXAMPLE
     program, _ = export_program(module, torch.zeros((n, h, w, channels), dtype=dtype))
-    model = to_onnx(program, [f"y{i}" for i in range(outputs)])
+    return to_graph(program, [f"y{i}" for i in range(outputs)])
+
+
+def to_graph(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The ONNX graph of a captured program, adaptive poolings expanded."""
+    model = to_onnx(program, outputs)
     name_dimensions(model)
     expand_cells(model)
     return ir.to_proto(model)

@@ -62,6 +62,30 @@ def test_what_is_no_state_dict_is_refused(content: object, tmp_path: Path) -> No
         load_state(tmp_path / "odd.pt")
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_training_checkpoint_gives_its_state_dict(key: str, tmp_path: Path) -> None:
+    checkpoint = {"epoch": 3, key: {"a": torch.ones(2)}, "optimizer": {"state": {}, "lr": [0.1]}}
+    torch.save(checkpoint, tmp_path / "last.pt")
+    assert load_state(tmp_path / "last.pt").keys() == {"a"}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_the_prefix_of_data_parallel_is_left_out(wrapped: bool, tmp_path: Path) -> None:
+    state = {"module.conv.weight": torch.ones(2), "module.module.bias": torch.zeros(1)}
+    torch.save({"state_dict": state} if wrapped else state, tmp_path / "parallel.pt")
+    assert load_state(tmp_path / "parallel.pt").keys() == {"conv.weight", "module.bias"}
+
+
+def test_a_network_that_has_a_part_called_module_keeps_it(tmp_path: Path) -> None:
+    torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, tmp_path / "weights.pt")
+    assert load_state(tmp_path / "weights.pt").keys() == {"module.a", "b"}
+
+
+def test_a_tensor_called_model_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.save({"model": torch.ones(2)}, tmp_path / "weights.pt")
+    assert load_state(tmp_path / "weights.pt").keys() == {"model"}
+
+
 @pytest.mark.parametrize("name", ["noise.pt", "noise.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"not weights at all"])
 def test_a_broken_file_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
@@ -98,3 +122,11 @@ def test_a_state_dict_must_fit_tensor_for_tensor(change: str, tmp_path: Path) ->
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(WeightsError, match=r"does not fit seed_cnn: (.|\n)*head\."):
         registry.build("seed_cnn", tmp_path / "weights.pt")
+
+
+def test_a_state_dict_that_fits_nowhere_is_told_in_short(tmp_path: Path) -> None:
+    torch.save({f"a.layer.{i}": torch.ones(1) for i in range(500)}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"does not fit seed_cnn: .* …") as refused:
+        registry.build("seed_cnn", tmp_path / "weights.pt")
+    assert len(str(refused.value)) < 1000
+    assert "\n" not in str(refused.value)
