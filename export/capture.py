@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.decisions import Decision, Watch, watched
+from export.decisions import Decision, Size, Watch, explored, watched
 from export.diagnosis import brief, explain, source_of
 from export.errors import CaptureError
 from export.origin import load
@@ -29,7 +29,7 @@ from export.recipe import Found, Recipe, kind_of
 from export.refusals import check_logits, check_program, last_pooling
 from export.served import OUTPUTS, Served
 from export.shapes import ShortSizes
-from export.sizes import content, example_size, find_limits, grid
+from export.sizes import content, example_size, find_limits, grid, otherwise
 from models.card import SizeLimits
 from models.classifier import PoolingClassifier
 from models.registry import UnknownNetworkError
@@ -72,7 +72,8 @@ def export_program(
             f"torch.export cannot keep batch, height and width dynamic{place}: {brief(exc)}"
         ) from exc
     _check_numbers(watch)
-    return program, watch.decisions(_input(program))
+    n, h, w = pixels.shape[:3]
+    return program, watch.decisions(_input(program), (n, h, w))
 
 
 def _check_numbers(watch: Watch, cause: Exception | None = None) -> None:
@@ -187,6 +188,7 @@ def capture(recipe: Recipe, out: Path) -> None:
     classes = torch.tensor([[0, -1, -2]]).repeat(len(example), 1) if served.explains else None
     program, decisions = export_program(served, example, classes)
     check_program(program, recipe.activation)
+    decisions = _explored(served, decisions, classes, channels, limits)
     arrays = references(served, channels, limits, decisions)
     logits = [torch.from_numpy(array) for name, array in arrays.items() if "logits" in name]
     check_logits(logits, recipe.activation)
@@ -196,6 +198,24 @@ def capture(recipe: Recipe, out: Path) -> None:
         limits=limits, pooling=last_pooling(program), decisions=_otherwise(limits, decisions)
     )
     (out / FOUND).write_text(found.model_dump_json(), encoding="utf-8")
+
+
+def _explored(
+    served: Served,
+    decisions: list[Decision],
+    classes: Tensor | None,
+    channels: int,
+    limits: SizeLimits,
+) -> list[Decision]:
+    """What forward decides by the size, also where it takes another way than for the example."""
+    sizes = grid(limits)
+
+    def trace(size: Size) -> list[Decision]:
+        pixels = torch.from_numpy(content(0, *size, channels))
+        chosen = None if classes is None else classes[:1].repeat(len(pixels), 1)
+        return export_program(served, pixels, chosen)[1]
+
+    return explored(trace, decisions, lambda decision: otherwise(decision, sizes, limits))
 
 
 def _otherwise(limits: SizeLimits, decisions: Sequence[Decision]) -> dict[str, list[str]]:

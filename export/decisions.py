@@ -8,36 +8,111 @@ places are noted too. Imports torch only.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import sympy
 import torch
 
 from export.diagnosis import theirs
+from export.errors import CaptureError
+from export.shapes import IN_PYTHON
+
+_MANY_NUMBERS = 12
+_MOST_RUNS = 12  # of one network, each as long as an export
+
+Size = tuple[int, int, int]  # batch, height, width
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A condition on the input's sizes, and where in the author's code it stands."""
+    """A condition on the input's sizes that forward came to, and where in the author's code.
+
+    symbols: of batch, height and width in the condition
+    example: the size that forward was given then
+    before: what it had decided on the way there
+    """
 
     where: str
     condition: Any  # a sympy expression
-    sizes: tuple[Any, Any, Any]  # the symbols of batch, height and width in it
+    symbols: tuple[Any, Any, Any]
+    example: Size
+    before: tuple["Decision", ...] = ()
 
     def takes(self, n: int, h: int, w: int) -> bool:
         """Whether the condition holds at that size; False where that cannot be told."""
-        values = dict(zip(self.sizes, (n, h, w), strict=True))
-        return bool(self.condition.subs(values) == True)  # noqa: E712  # a sympy truth is no bool
+        return _compiled(self.condition, self.symbols)(n, h, w)
+
+    def otherwise(self, n: int, h: int, w: int) -> bool:
+        """Whether forward comes there at that size, and finds the other answer."""
+        usual = self.takes(*self.example)
+        return self.takes(n, h, w) != usual and all(
+            decision.takes(n, h, w) == decision.takes(*self.example) for decision in self.before
+        )
+
+    def numbers(self) -> set[int]:
+        """The numbers in this condition and those before, and their products: sides of interest."""
+        conditions = [self.condition, *(decision.condition for decision in self.before)]
+        own = {int(n) for condition in conditions for n in condition.atoms(sympy.Integer)}
+        own = {n for n in own if n > 1}
+        return own | {a * b for a in own for b in own} if len(own) < _MANY_NUMBERS else own
+
+    def branch(self) -> tuple[tuple[str, bool], ...]:
+        """The way to this place: the same in runs that decided the same before."""
+        way = [(str(decision), decision.takes(*self.example)) for decision in self.before]
+        return (*way, (str(self), True))
 
     def __str__(self) -> str:
         said = str(self.condition)
-        for symbol, name in zip(self.sizes, ("batch", "height", "width"), strict=True):
+        for symbol, name in zip(self.symbols, ("batch", "height", "width"), strict=True):
             said = said.replace(str(symbol), name)
         return f"{self.where}: {said}"
+
+
+@cache
+def _compiled(condition: Any, symbols: tuple[Any, Any, Any]) -> Callable[[int, int, int], bool]:
+    function = sympy.lambdify(symbols, condition, modules=[IN_PYTHON])
+
+    def holds(n: int, h: int, w: int) -> bool:
+        try:
+            return bool(function(n, h, w))
+        except (ArithmeticError, NameError, TypeError):  # what cannot be reckoned, nobody is told
+            return False
+
+    return holds
+
+
+def explored(
+    trace: Callable[[Size], list[Decision]],
+    path: list[Decision],
+    there: Callable[[Decision], Size | None],
+) -> list[Decision]:
+    """`path`, and what forward decides where it took another way: "and", "else", nested ifs.
+
+    trace: runs forward at a size and gives what it decides; there: a size at which a decision is
+    the other one. After so many runs no more ways are looked for.
+    """
+    found, known = list(path), {decision.branch() for decision in path}
+    tried: set[Size] = set()
+    for decision in found:  # grows meanwhile
+        size = there(decision)
+        if size is None or size in tried or len(tried) == _MOST_RUNS:
+            continue
+        tried.add(size)
+        try:
+            further = trace(size)
+        except CaptureError:
+            continue  # not the way that is exported: the run at this size will show whether it can
+        for new in further:
+            if new.branch() not in known:
+                known.add(new.branch())
+                found.append(new)
+    return found
 
 
 @dataclass(slots=True)
@@ -51,15 +126,15 @@ class Watch:
     conditions: list[tuple[str, Any]] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)
 
-    def decisions(self, pixels: torch.Tensor) -> list[Decision]:
-        """In terms of the sizes of `pixels`, the symbolic input (n, h, w, c)."""
+    def decisions(self, pixels: torch.Tensor, example: Size) -> list[Decision]:
+        """In terms of the sizes of `pixels`, the symbolic input (n, h, w, c), in their order."""
         sides: list[Any] = list(pixels.shape[:3])
         n, h, w = (side.node.expr for side in sides)
-        return [
-            Decision(where, condition, (n, h, w))
-            for where, condition in dict.fromkeys(self.conditions)
-            if condition.free_symbols & {n, h, w}
-        ]
+        found: list[Decision] = []
+        for where, condition in dict.fromkeys(self.conditions):
+            if condition.free_symbols & {n, h, w}:
+                found.append(Decision(where, condition, (n, h, w), example, tuple(found)))
+        return found
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 _SHORT = 8  # operations of a formula that is short enough
 _TRIED = 1024  # sides at which two formulas must agree; what they are made of repeats much sooner
-_IN_PYTHON: dict[str, Callable[..., Any]] = {  # what torch calls in formulas of sizes
+IN_PYTHON: dict[str, Callable[..., Any]] = {  # what torch calls in formulas of sizes
     "FloorDiv": operator.floordiv,
     "CleanDiv": operator.floordiv,
     "IntTrueDiv": operator.truediv,
@@ -98,7 +98,7 @@ def _steps(formula: Any) -> tuple[int, int, int] | None:
     (symbol,) = formula.free_symbols
 
     try:
-        at = sympy.lambdify(symbol, formula, modules=[_IN_PYTHON])
+        at = sympy.lambdify(symbol, formula, modules=[IN_PYTHON])
         values = [int(at(side)) for side in range(1, _TRIED + 1)]
         far = [int(at(side)) for side in _FAR]
     except Exception:  # a formula that cannot be reckoned with numbers stays as it is

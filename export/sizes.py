@@ -1,6 +1,6 @@
 """Which sizes a network takes, and at which of them it is tried. Imports torch only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import count, product
 from math import prod
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.decisions import Decision
+from export.decisions import Decision, Size
 from export.diagnosis import brief, explain
 from export.errors import CaptureError
 from export.served import Served
@@ -112,7 +112,7 @@ def find_limits(served: Served, channels: int) -> SizeLimits:
         raise CaptureError(f"{exc}{said}") from exc
 
 
-def grid(limits: SizeLimits, decisions: Sequence[Decision] = ()) -> list[tuple[int, int, int]]:
+def grid(limits: SizeLimits, decisions: Sequence[Decision] = ()) -> list[Size]:
     """The sizes (batch, height, width) at which ONNX Runtime must equal torch.
 
     Smallest, next to smallest, odd, prime, square, portrait, landscape, 1:16, beyond 1024, and
@@ -130,17 +130,31 @@ def grid(limits: SizeLimits, decisions: Sequence[Decision] = ()) -> list[tuple[i
     ]  # fmt: skip
     sizes = [(n, round_up(max(y, h), m), round_up(max(x, w), m)) for n, y, x in wanted]
     sizes = list(dict.fromkeys(sizes))
-    example = example_size(limits)
     for decision in decisions:
-        usual = decision.takes(*example)
-        if all(decision.takes(*size) == usual for size in sizes):
-            sizes += [size for size in _others(limits) if decision.takes(*size) != usual][:1]
+        size = otherwise(decision, sizes, limits)
+        if size is not None and size not in sizes:
+            sizes.append(size)
     return sizes
 
 
-def _others(limits: SizeLimits) -> list[tuple[int, int, int]]:
-    """Sizes near and far, the smallest images first."""
-    heights, widths = (_ladder(side, limits.multiple) for side in limits.smallest())
+def otherwise(decision: Decision, sizes: Sequence[Size], limits: SizeLimits) -> Size | None:
+    """A size at which forward decides otherwise, one of `sizes` if possible; None if there is none.
+
+    Sides of 1 come last: torch.export cannot follow what a forward does with those.
+    """
+    candidates = [*sizes, *_others(limits, decision.numbers())]
+    usable = (size for size in candidates if decision.otherwise(*size))
+    large = (size for size in candidates if min(size) > 1 and decision.otherwise(*size))
+    return next(large, None) or next(usable, None)
+
+
+def _others(limits: SizeLimits, numbers: Set[int]) -> list[Size]:
+    """Sizes near and far and about the numbers of a condition, the smallest images first."""
+    m = limits.multiple
+    about = {n - n % m + step * m for n in numbers if n <= _FARTHEST for step in (-1, 0, 1)}
+    heights, widths = (
+        sorted({*_ladder(side, m), *(n for n in about if n >= side)}) for side in limits.smallest()
+    )
     sizes = [(n, y, x) for n in (1, 2, 3) for y, x in product(heights, widths)]
     return sorted(sizes, key=prod)
 

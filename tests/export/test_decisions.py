@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.capture import export_program
-from export.decisions import Decision
+from export.decisions import Decision, explored
 from export.errors import CaptureError
-from export.sizes import EXAMPLE, example_size, grid
+from export.sizes import EXAMPLE, example_size, grid, otherwise
 from models.card import SizeLimits
 from tests.export.lowering import Function, Pixels, lower, relative_error, run, session
 
 ANY = SizeLimits(min_height=1, min_width=1)
+LARGE = SizeLimits(min_height=32, min_width=32)
 
 
 def decisions(function: Function) -> list[Decision]:
@@ -194,3 +195,48 @@ def test_nothing_stays_patched() -> None:
     with pytest.raises(CaptureError):
         decisions(lambda x: x * int(x.shape[2]))
     assert [torch.SymBool.__bool__, torch.SymInt.__int__] == before
+
+
+HIDDEN: dict[str, Function] = {
+    "and": lambda x: x * 2 if x.shape[2] > 300 and x.shape[3] > 300 else x,
+    "or": lambda x: x if x.shape[2] < 300 or x.shape[3] < 300 else x * 2,
+    "nested": lambda x: (x * 2 if x.shape[3] % 32 == 5 else x) if x.shape[2] > 500 else x,
+    "elif": lambda x: x if x.shape[2] < 200 else x * 3 if x.shape[3] > 700 else x,
+    "one size": lambda x: x * 2 if tuple(x.shape[2:]) == (384, 385) else x,
+    "one size of a later map": lambda x: x * 2 if F.avg_pool2d(x, 32).shape[2] == 11 else x,
+}
+
+
+@pytest.mark.parametrize("function", HIDDEN.values(), ids=HIDDEN)
+def test_what_hides_behind_another_condition_is_found_and_tried(function: Function) -> None:
+    module = Pixels([lambda x: function(x).mean((2, 3))])
+    sizes = grid(LARGE)
+
+    def trace(size: tuple[int, int, int]) -> list[Decision]:
+        return export_program(module, torch.zeros(*size, 2))[1]
+
+    found = explored(trace, trace(EXAMPLE), lambda decision: otherwise(decision, sizes, LARGE))
+    one = torch.rand(3, 2, 1, 1)
+    graph = session(lower(module, 1))
+    wrong = [
+        size
+        for size in grid(LARGE, found)
+        if relative_error(
+            run(graph, one.permute(0, 2, 3, 1).expand(3, *size[1:], 2).numpy())[0],
+            module(one.permute(0, 2, 3, 1).expand(3, *size[1:], 2))[0].numpy(),
+        )
+        > 2e-5
+    ]
+    assert wrong  # verification sees it
+    assert len(wrong) < len(grid(LARGE, found))
+
+
+def test_no_more_ways_are_looked_for_than_can_be_paid_for() -> None:
+    runs = []
+
+    def trace(size: tuple[int, int, int]) -> list[Decision]:
+        runs.append(size)
+        return decisions(lambda x: x * 2 if x.shape[2] == 100 + 3 * len(runs) else x)
+
+    explored(trace, trace(EXAMPLE), lambda decision: (2, 50 + len(runs), 60))
+    assert len(runs) == 13
