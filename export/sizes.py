@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence, Set
 from itertools import count, product
 from math import prod
+from operator import ge
 
 import numpy as np
 import torch
@@ -140,12 +141,13 @@ def grid(limits: SizeLimits, decisions: Sequence[Decision] = ()) -> list[Size]:
 def otherwise(decision: Decision, sizes: Sequence[Size], limits: SizeLimits) -> Size | None:
     """A size at which forward decides otherwise, one of `sizes` if possible; None if there is none.
 
-    Sides of 1 come last: torch.export cannot follow what a forward does with those.
+    One that torch.export can follow, if there is one: it takes batches and sides of 1 for fixed.
     """
     candidates = [*sizes, *_others(limits, decision.numbers())]
-    usable = (size for size in candidates if decision.otherwise(*size))
-    large = (size for size in candidates if min(size) > 1 and decision.otherwise(*size))
-    return next(large, None) or next(usable, None)
+    roomy = example_size(limits)
+    usable = [size for size in candidates if decision.otherwise(*size)]
+    followed = (size for size in usable if all(map(ge, size, roomy)))
+    return next(followed, usable[0] if usable else None)
 
 
 def _others(limits: SizeLimits, numbers: Set[int]) -> list[Size]:
