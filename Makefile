@@ -1,5 +1,5 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
-# make test     lint, types, tests
+# make test     lint, types, tests; test-all adds the slow ones
 # make bench    what the README claims, measured here: half an hour, with nothing else running
 # make digits   train a CNN with each pooling, export and serve them all, count what they get right
 # make zoo      export and verify the CNNs of torchvision and timm: 6 GB, hours, goes on where it was
@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types bench digits zoo clean
+.PHONY: help serve test test-all lint types bench digits zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +43,9 @@ serve: .venv/serve-$(EXTRA).stamp artifacts/$(MODEL)
 
 test: lint types
 	$(BIN)/python -m pytest
+
+test-all: lint types
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ from PIL import Image
 
 from tests.conftest import anypool, photo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:

@@ -8,6 +8,7 @@ from models.pool import POOLS
 from tests.export.poolings import WAYS, measure
 from tests.export.rewrite.ragged.proof import CONTROL, TOLERANCE
 
+pytestmark = pytest.mark.slow
 MAPS = 10  # times the tolerance: maps of maxima move with the last bits, see service/golden.py
 
 
