@@ -15,10 +15,11 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnx import defs
-from onnxscript import opset20, values
+from onnxscript import opset20, rewriter, values
 
 from export import pools, served, shapes  # noqa: F401  # register torch.ops.anypool
 from export.errors import ExportError
+from export.rewrite.padding import keep_padding
 from models.pool import regions  # registers the other operators of torch.ops.anypool
 
 OPSET = 20
@@ -111,6 +112,21 @@ def _floor_divide(dividend: Any, divisor: Any) -> Any:
     return _onnx.Div(_onnx.Sub(dividend, rest), divisor)
 
 
+def _exact_rules() -> None:
+    """Let the optimizer of torch.onnx take for 0 and 1 only what is 0 and 1.
+
+    It drops x + 1e-8 as well, so that rsqrt(variance + 1e-8) is infinite on an even image.
+    """
+    rules: Any = rewriter._DEFAULT_REWRITE_RULES
+    for rule in rules:
+        for node in rule._target_pattern:
+            for value in node.inputs:
+                if hasattr(value, "_abs_tol"):
+                    value._abs_tol = value._rel_tol = 0.0
+
+
+_exact_rules()
+
 # The aten entries catch what calls torch's kernels from inside, such as F.interpolate(mode="area").
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.floordiv: _floor_divide,
@@ -135,7 +151,9 @@ def to_onnx(
     inputs: Sequence[str] = ("pixels",),
 ) -> ir.Model:
     """Translate a captured program, naming its inputs and outputs. Raises ExportError."""
-    return translate(program, outputs, inputs).model
+    model = translate(program, outputs, inputs).model
+    keep_padding(model)
+    return model
 
 
 def translate(

@@ -43,10 +43,12 @@ class Recipe(BaseModel):
 class Found(BaseModel):
     """What capture found out.
 
+    rounding: how far float32 is from float64 in torch itself, of the largest logit
     pooling: the last pooling in words, if it is a known one
     decisions: by each size of the grid, what forward decides otherwise there than for the example
     """
 
     limits: SizeLimits
+    rounding: float
     pooling: str | None
     decisions: dict[str, list[str]]

@@ -18,7 +18,8 @@ from pathlib import Path
 class Case:
     """One comparison: error is |difference| / max|logit|, and must not exceed tolerance.
 
-    kind: "size" against torch, "company" for images of one run against alone
+    kind: "size" against torch; for images of one run against alone "company" where they are of one
+    size, "mixed" where not
     """
 
     kind: str

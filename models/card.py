@@ -154,6 +154,11 @@ class Card(Part):
         description="allowed |difference| / max|logit| by execution provider"
     )
     parity: Parity | None = Field(default=None, description="absent only while being verified")
+    rounding: float | None = Field(
+        default=None,
+        ge=0,
+        description="|difference| / max|logit| of torch itself, in float32 against float64",
+    )
     mixed: Mixed
     exporter: dict[str, str] = Field(description="versions of what made the artifact")
     licence: Licence

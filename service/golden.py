@@ -28,7 +28,8 @@ class GoldenError(Exception):
 class Case:
     """One comparison: error is the largest |difference| / max|reference|, at most tolerance.
 
-    kind: "size" for a size against torch, "company" for images in a batch against alone
+    kind: "size" for a size against torch; for images of a batch against alone "company" where they
+    are of one size, "mixed" where not
     """
 
     kind: str
@@ -124,6 +125,7 @@ def _against_alone(
     tolerance: float,
 ) -> Case:
     """Each image of a batch against the same image alone on the plain graph."""
+    kind = "company" if sizes is None else "mixed"
     what = ", ".join(f"{p.shape[0]}×{p.shape[1]}" for p in pictures)
     size = f"{what} on {canvas.shape[1]}×{canvas.shape[2]}"
     classes = [-1, -min(2, len(engine.card.labels)), len(engine.card.labels) - 1]
@@ -138,9 +140,9 @@ def _against_alone(
             for index, picture in enumerate(pictures)
         )
     except EngineError as exc:
-        return Case("company", size, float("inf"), tolerance, engine.provider, str(exc))
+        return Case(kind, size, float("inf"), tolerance, engine.provider, str(exc))
     problem = f"in company differs by {worst:.2e} from alone" if worst > tolerance else None
-    return Case("company", size, worst, tolerance, engine.provider, problem)
+    return Case(kind, size, worst, tolerance, engine.provider, problem)
 
 
 def _distance(got: Scores, want: Scores) -> float:

@@ -102,7 +102,7 @@ def measure(name: str, arguments: dict[str, Any], rounds: int = 8) -> Row:
     name_dimensions(marked)
     ragged = ir.from_proto(ir.to_proto(marked))
     expand_cells(marked)
-    make_ragged(ragged)
+    make_ragged(ragged, limits.multiple)
     for model in (marked, ragged):
         make_maps_optional(model)
     protos = ir.to_proto(marked), ir.to_proto(ragged)

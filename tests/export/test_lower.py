@@ -15,7 +15,7 @@ from export.errors import ExportError
 from export.lower import to_onnx
 from export.sizes import EXAMPLE, content
 from models import registry
-from tests.export.lowering import Pixels, lower, relative_error, run, session
+from tests.export.lowering import Function, Pixels, lower, relative_error, run, session
 
 SIZES = ((28, 28), (9, 9), (37, 53), (64, 20), (97, 131), (640, 101))
 
@@ -87,3 +87,20 @@ def test_lowering_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     program, _ = export_program(Pixels([nn.AdaptiveAvgPool2d(3)]), torch.zeros(*EXAMPLE, 1))
     to_onnx(program, ["y"])
     assert list(tmp_path.iterdir()) == []
+
+
+NEARLY: list[Function] = [
+    lambda x: (x * 0 + 1e-9).rsqrt(),
+    lambda x: (1e-9 + x * 0).log(),
+    lambda x: 1 / (x * 0 - 1e-9),
+    lambda x: (x * 1.000004 - x) * 1e5,
+    lambda x: (x / 1.000004 - x) * 1e5,
+]
+
+
+@pytest.mark.parametrize("function", NEARLY)
+def test_numbers_near_0_and_1_are_not_taken_for_them(function: Function) -> None:
+    network = Pixels([function])
+    pixels = np.random.default_rng(0).random((2, 9, 11, 2), np.float32) + 1
+    want = network(torch.from_numpy(pixels))[0].numpy()
+    assert relative_error(run(session(lower(network, 1)), pixels)[0], want) < 0.1

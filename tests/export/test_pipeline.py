@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from export.description import Changes
 from export.errors import ExportError, VersionExistsError
-from export.pipeline import IN_COMPANY, TOLERANCES, Progress, export
+from export.pipeline import IN_COMPANY, TOLERANCES, Progress, allowed, export
 from export.sizes import grid
 from export.verify import verify
 from models import registry
@@ -61,13 +61,29 @@ def test_the_card_tells_what_was_verified(exported: Exported) -> None:
     assert card.mixed.parity.worst <= IN_COMPANY[card.mixed.parity.provider]
 
 
+def test_a_network_is_held_to_its_own_rounding(exported: Exported) -> None:
+    card = Card.load(exported.folder / "card.json")
+    assert card.rounding is not None
+    assert 1e-9 < card.rounding < 1e-6
+    assert (card.tolerances, card.mixed.tolerances) == (TOLERANCES, IN_COMPANY)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "tolerance"), [(0, 2e-5), (5e-6, 2e-5), (8e-6, 3.2e-5), (1e-3, 6e-5)]
+)
+def test_one_that_enlarges_rounding_may_differ_by_a_little_more(
+    rounding: float, tolerance: float
+) -> None:
+    assert allowed({"CPU": 2e-5}, rounding) == {"CPU": pytest.approx(tolerance)}
+
+
 def test_progress_is_told_each_step_and_each_size(exported: Exported) -> None:
     words = [step.partition(":")[0] for step in exported.steps]
     assert words == ["capture", "lower", "rewrite", "check", "verify"]
     limits = Card.load(exported.folder / "card.json").limits
     sizes = [case.size for case in exported.cases if case.kind == "size"]
     assert sizes == [f"{n}×{h}×{w}" for n, h, w in grid(limits)]
-    mixed = [case.size for case in exported.cases if case.kind == "company"]
+    mixed = [case.size for case in exported.cases if case.kind == "mixed"]
     assert any(len(set(size.split(" on ")[0].split(", "))) > 2 for size in mixed)
 
 

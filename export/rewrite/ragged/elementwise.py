@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from export.rewrite.ragged.errors import Unsupported
 from export.rewrite.ragged.masks import Masks
-from export.rewrite.ragged.region import Level, Region
+from export.rewrite.ragged.region import Extent, Region
 
 # What f does to 0, to signs, and to what lies outside.
 _KEEP_ZERO = {
@@ -70,7 +70,7 @@ def combine(masks: Masks, node: ir.Node) -> None:
     """Add, Mul and their kin, of maps of one region, or of a map and something for each image."""
     inputs = [value for value in node.inputs if value is not None]
     rank = max(_rank(node, value) for value in inputs)
-    levels: dict[int, Level] = {}
+    levels: dict[int, Extent] = {}
     for value in inputs:
         shift = rank - _rank(node, value)
         region = masks.regions.get(value)
@@ -85,7 +85,7 @@ def combine(masks: Masks, node: ir.Node) -> None:
     masks.regions[node.outputs[0]] = _COMBINED[node.op_type](levels, states)
 
 
-def _state(masks: Masks, value: ir.Value, shift: int, levels: dict[int, Level]) -> Region:
+def _state(masks: Masks, value: ir.Value, shift: int, levels: dict[int, Extent]) -> Region:
     """What is known of an operand; constants are looked at.
 
     An operand that is ragged along fewer axes than the result is zero outside those only: where
@@ -106,7 +106,7 @@ def _state(masks: Masks, value: ir.Value, shift: int, levels: dict[int, Level]) 
     )
 
 
-def _add(levels: dict[int, Level], states: list[Region]) -> Region:
+def _add(levels: dict[int, Extent], states: list[Region]) -> Region:
     return Region.of(
         levels,
         zero=all(state.zero for state in states),
@@ -115,37 +115,37 @@ def _add(levels: dict[int, Level], states: list[Region]) -> Region:
     )
 
 
-def _subtract(levels: dict[int, Level], states: list[Region]) -> Region:
+def _subtract(levels: dict[int, Extent], states: list[Region]) -> Region:
     both = _add(levels, states)
     return Region.of(levels, zero=both.zero, finite=both.finite)
 
 
-def _multiply(levels: dict[int, Level], states: list[Region]) -> Region:
+def _multiply(levels: dict[int, Extent], states: list[Region]) -> Region:
     both = _add(levels, states)
     zero = both.finite and any(state.zero for state in states)
     return Region.of(levels, zero=zero, nonnegative=both.nonnegative, finite=both.finite)
 
 
-def _divide(levels: dict[int, Level], states: list[Region]) -> Region:
+def _divide(levels: dict[int, Extent], states: list[Region]) -> Region:
     both = _add(levels, states)
     return Region.of(levels, nonnegative=both.nonnegative, finite=False)
 
 
-def _power(levels: dict[int, Level], states: list[Region]) -> Region:
+def _power(levels: dict[int, Extent], states: list[Region]) -> Region:
     return Region.of(levels, nonnegative=states[0].nonnegative, finite=False)
 
 
-def _choose(levels: dict[int, Level], states: list[Region]) -> Region:
+def _choose(levels: dict[int, Extent], states: list[Region]) -> Region:
     return Region.of(levels, finite=all(state.finite for state in states))
 
 
-def _highest(levels: dict[int, Level], states: list[Region]) -> Region:
+def _highest(levels: dict[int, Extent], states: list[Region]) -> Region:
     both = _add(levels, states)
     any_positive = any(state.nonnegative for state in states)
     return Region.of(levels, zero=both.zero, nonnegative=any_positive, finite=both.finite)
 
 
-_COMBINED: dict[str, Callable[[dict[int, Level], list[Region]], Region]] = {
+_COMBINED: dict[str, Callable[[dict[int, Extent], list[Region]], Region]] = {
     "Add": _add,
     "Sum": _add,
     "Sub": _subtract,
@@ -164,7 +164,7 @@ _COMBINED: dict[str, Callable[[dict[int, Level], list[Region]], Region]] = {
 
 
 def _check_broadcast(
-    masks: Masks, node: ir.Node, value: ir.Value, rank: int, levels: dict[int, Level]
+    masks: Masks, node: ir.Node, value: ir.Value, rank: int, levels: dict[int, Extent]
 ) -> None:
     """Along a ragged axis every operand must be ragged too, or have one value for all positions."""
     region = masks.regions.get(value)

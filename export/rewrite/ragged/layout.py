@@ -1,21 +1,29 @@
 """Operators that move pixels without looking at them."""
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
-from export.rewrite.builder import Builder
 from export.rewrite.ragged.errors import Unsupported
 from export.rewrite.ragged.masks import Masks
-from export.rewrite.ragged.region import Level, Region
+from export.rewrite.ragged.number import Number
+from export.rewrite.ragged.region import Region
+from export.rewrite.ragged.staircase import Level, Window
+
+_NO_END = 2**31 - 1
 
 
 def transpose(masks: Masks, node: ir.Node) -> None:
     """Transpose: ragged axes move along."""
-    region = masks.regions[masks.subject(node)]
+    x, y = masks.subject(node), node.outputs[0]
+    region = masks.regions[x]
     order = list(node.attributes["perm"].as_ints())
     if order[0] != 0:
         raise Unsupported(node, "it moves the batch axis")
     levels = {order.index(axis): level for axis, level in region.levels}
-    masks.regions[node.outputs[0]] = _with(region, levels)
+    masks.regions[y] = region.moved(levels)
+    if x.shape is not None:  # the exporter does not always say
+        y.shape = ir.Shape([x.shape[axis] for axis in order])
 
 
 def concatenate(masks: Masks, node: ir.Node) -> None:
@@ -37,65 +45,93 @@ def concatenate(masks: Masks, node: ir.Node) -> None:
     )
 
 
-def pad(masks: Masks, node: ir.Node) -> None:
-    """Pad with a constant of 0: zeros outside, and the region grows by the padding."""
+def split(masks: Masks, node: ir.Node) -> None:
+    """Split along an axis that is not ragged, such as channels."""
     x = masks.subject(node)
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-    amounts = node.inputs[1].const_value if node.inputs[1] is not None else None
-    fill = node.inputs[2] if len(node.inputs) > 2 else None
-    axes = node.inputs[3] if len(node.inputs) > 3 else None
-    zero = fill is None or (fill.const_value is not None and not fill.const_value.numpy().any())
-    numbers = [] if amounts is None else amounts.numpy().tolist()
-    if mode != "constant" or not zero or axes is not None or not numbers or min(numbers) < 0:
-        raise Unsupported(
-            node, "only padding with zeros, of fixed width, can follow an image's edge"
-        )
-    rank = _rank(node)
-    region = masks.regions[x]
-    node.replace_input_with(0, masks.zeroed(Builder(before=node), x))
-    levels = {}
-    for axis, level in region.levels:
-        grown = numbers[axis] + numbers[rank + axis]
-        levels[axis] = Level(level.source, level.offset + level.stride * grown, level.stride)
-    masks.regions[node.outputs[0]] = Region.of(levels, zero=True, nonnegative=region.nonnegative)
-
-
-def along_other_axes(masks: Masks, node: ir.Node) -> None:
-    """Slice, Split and Gather of axes that are not ragged, such as channels."""
-    x = masks.subject(node)
-    region, rank = masks.regions[x], _rank_of(node, x)
-    axes = _touched(node, rank)
-    if 0 in axes or any(axis in region.axes for axis in axes):
-        raise Unsupported(node, "it cuts along an axis where images vary")
+    _check_free(masks, node, x, [_axis(node, _rank_of(node, x))])
     for output in node.outputs:
-        if output.shape is None or len(output.shape) != rank:
-            raise Unsupported(node, "it drops an axis")
-        masks.regions[output] = region
+        masks.regions[output] = masks.regions[x]
+
+
+def gather(masks: Masks, node: ir.Node) -> None:
+    """Gather along an axis that is not ragged; a single index drops it."""
+    x = masks.subject(node)
+    rank, indices = _rank_of(node, x), node.inputs[1]
+    axis = _axis(node, rank)
+    _check_free(masks, node, x, [axis])
+    assert indices is not None
+    if indices in masks.regions:
+        raise Unsupported(node, "its indices depend on the image")
+    grown = _rank_of(node, indices) - 1
+    levels = {a + grown if a > axis else a: level for a, level in masks.regions[x].levels}
+    masks.regions[node.outputs[0]] = masks.regions[x].moved(levels)
+
+
+def cut(masks: Masks, node: ir.Node) -> None:
+    """Slice: from a ragged axis the first places, the last of the image, or every other one."""
+    x = masks.subject(node)
+    rank = _rank_of(node, x)
+    starts, ends, axes, steps = (_whole(masks, node, index) for index in range(1, 5))
+    chosen = [axis.constant for axis in axes] if axes else list(range(len(starts)))
+    region = masks.regions[x]
+    levels = region.axes
+    for index, given in enumerate(chosen):
+        if given is None:
+            raise Unsupported(node, "its axes are not fixed")
+        axis = given % rank
+        if axis == 0:
+            raise Unsupported(node, "it mixes the images of a batch")
+        if axis in levels:
+            step = steps[index].constant if steps else 1
+            stop = _stop(masks, node, x, axis, ends[index])
+            start = starts[index].constant
+            if start is None or start < 0 or step is None or step < 1:
+                raise Unsupported(
+                    node, "it cuts where images vary: it counts from the canvas's end"
+                )
+            levels[axis] = stop.through(Window(1, step, 1, -start, 0))
+    zero = region.zero and levels == region.axes
+    masks.regions[node.outputs[0]] = replace(region.moved(levels), zero=zero)
+
+
+def _stop(masks: Masks, node: ir.Node, x: ir.Value, axis: int, end: Number) -> Level:
+    """Where each image is cut, if the canvas is cut at `end`."""
+    level = masks.level(x, axis)
+    if end.constant is not None and end.constant >= _NO_END:
+        return level
+    if end.constant is not None and end.constant < 0:
+        return level + end.constant
+    stop = end.level
+    if stop is None or stop.source != level.source or not stop.never_above(level):
+        raise Unsupported(node, "it cuts where images vary, at the same place for all")
+    return stop
+
+
+def _whole(masks: Masks, node: ir.Node, index: int) -> list[Number]:
+    if len(node.inputs) <= index or node.inputs[index] is None:
+        return []
+    known = masks.counts.of(node.inputs[index])
+    if known is None or any(number is None for number in known.flat):
+        raise Unsupported(node, "where it cuts is computed")
+    return list(known.flat)
+
+
+def _check_free(masks: Masks, node: ir.Node, x: ir.Value, axes: list[int]) -> None:
+    if 0 in axes or any(axis in masks.regions[x].axes for axis in axes):
+        raise Unsupported(node, "it cuts along an axis where images vary")
 
 
 def shape(masks: Masks, node: ir.Node) -> None:
-    """Shape, as long as nobody learns the canvas's size from it."""
-    x = masks.subject(node)
-    rank = _rank_of(node, x)
+    """Shape: numbers that tell the canvas's size, for those who may know it."""
+    x = node.inputs[0]
+    assert x is not None
     start = node.attributes["start"].as_int() if "start" in node.attributes else 0
-    end = node.attributes["end"].as_int() if "end" in node.attributes else rank
-    asked = range(rank)[start:end]
-    if any(axis in masks.regions[x].axes for axis in asked):
-        raise Unsupported(node, "it takes the canvas's size for the image's")
+    end = node.attributes["end"].as_int() if "end" in node.attributes else None
+    masks.counts.shape(node.outputs[0], masks.sides_of(x)[start:end])
 
 
-def _touched(node: ir.Node, rank: int) -> list[int]:
-    if node.op_type in ("Split", "Gather"):
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-        return [axis % rank]
-    given = node.inputs[3] if len(node.inputs) > 3 else None
-    if given is None or given.const_value is None:
-        raise Unsupported(node, "its axes are not fixed")
-    return [int(axis) % rank for axis in given.const_value.numpy().tolist()]
-
-
-def _with(region: Region, levels: dict[int, Level]) -> Region:
-    return Region.of(levels, zero=region.zero, nonnegative=region.nonnegative, finite=region.finite)
+def _axis(node: ir.Node, rank: int) -> int:
+    return (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % rank
 
 
 def _rank(node: ir.Node) -> int:
@@ -111,9 +147,8 @@ def _rank_of(node: ir.Node, value: ir.Value) -> int:
 RULES = {
     ("", "Transpose"): transpose,
     ("", "Concat"): concatenate,
-    ("", "Pad"): pad,
-    ("", "Slice"): along_other_axes,
-    ("", "Split"): along_other_axes,
-    ("", "Gather"): along_other_axes,
+    ("", "Slice"): cut,
+    ("", "Split"): split,
+    ("", "Gather"): gather,
     ("", "Shape"): shape,
 }

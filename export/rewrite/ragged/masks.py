@@ -1,107 +1,32 @@
 """Masks over the valid region, made once for each level and used wherever something must go."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
 
 from export.rewrite.builder import Builder
 from export.rewrite.ragged.errors import Unsupported
-from export.rewrite.ragged.region import Level, Region, Window
+from export.rewrite.ragged.extents import Extents, Side
+from export.rewrite.ragged.region import Extent, Merged, Region
+from export.rewrite.ragged.staircase import Level
 
 _SPACE = [2, 3]
 _BLOCK = 8  # fewer channels than this are not blocked anyway
 LOWEST = float(np.finfo(np.float32).min)
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """How far each image reaches, int64 (n,), and how far the canvas does, int64 (1,)."""
+class Masks(Extents):
+    """The masks made so far.
 
-    valid: ir.Value
-    canvas: ir.Value
-
-
-class Masks:
-    """The regions found so far, and the graph values that describe them.
-
-    regions: by tensor; a tensor that is not in it has no ragged axis
     placed: how often a tensor was masked
     """
 
-    def __init__(self, sides: dict[str, Side]) -> None:
-        self.regions: dict[ir.Value, Region] = {}
+    def __init__(self, sources: dict[str, Side]) -> None:
+        super().__init__(sources)
         self.placed = 0
-        self._sources = sides
-        self._derived: dict[tuple[object, ...], Level] = {}
-        self._sides: dict[Level, Side] = {}
         self._inside: dict[tuple[object, ...], ir.Value] = {}
         self._filled: dict[tuple[ir.Value, float], ir.Value] = {}
-
-    def subject(self, node: ir.Node) -> ir.Value:
-        """The node's first input; raises Unsupported unless that is what is ragged."""
-        x = node.inputs[0]
-        if x is None or x not in self.regions:
-            raise Unsupported(node, "its parameters depend on the image")
-        return x
-
-    def derived(
-        self,
-        build: Builder,
-        level: Level,
-        window: Window,
-        rule: Callable[[Builder, ir.Value, Window], ir.Value],
-    ) -> Level:
-        """A level of its own, for operators that follow another rule than Level's."""
-        key = (level, window, rule)
-        if key not in self._derived:
-            side = self.side(build, level)
-            name = f"derived {len(self._derived)}"
-            self._sources[name] = Side(
-                rule(build, side.valid, window), rule(build, side.canvas, window)
-            )
-            self._derived[key] = Level(name)
-        return self._derived[key]
-
-    def side(self, build: Builder, level: Level) -> Side:
-        """The valid sides and the canvas's side at a level."""
-        if level not in self._sides:
-            source = self._sources[level.source]
-            self._sides[level] = Side(
-                _through(build, source.valid, level), _through(build, source.canvas, level)
-            )
-        return self._sides[level]
-
-    def positions(self, build: Builder, x: ir.Value, axis: int) -> ir.Value:
-        """0, 1, 2, … along an axis of the canvas: int64 (side,).
-
-        Computed from the input's size, never from a map's Shape: that would make ONNX Runtime
-        leave its blocked layout, and copy the map, to look at it.
-        """
-        region = self.regions.get(x)
-        if region is None or axis not in region.axes:
-            return build.positions(x, axis)
-        level = region.axes[axis]
-        key = ("positions", level)
-        if key not in self._inside:
-            side = build("Squeeze", self.side(build, level).canvas)
-            self._inside[key] = build("Range", build.scalar(0), side, build.scalar(1))
-        return self._inside[key]
-
-    def extent(self, build: Builder, x: ir.Value, axis: int) -> ir.Value:
-        """How far `x` reaches along an axis, int64: (n,) where it is ragged, (1,) where not."""
-        region = self.regions.get(x)
-        if region is not None and axis in region.axes:
-            return self.side(build, region.axes[axis]).valid
-        return build("Shape", x, start=axis, end=axis + 1)
-
-    def canvas(self, build: Builder, x: ir.Value, axis: int) -> ir.Value:
-        """How far the canvas of `x` reaches along an axis, int64 (1,)."""
-        region = self.regions.get(x)
-        if region is not None and axis in region.axes:
-            return self.side(build, region.axes[axis]).canvas
-        return build("Shape", x, start=axis, end=axis + 1)
 
     def inside(self, build: Builder, x: ir.Value, axes: tuple[int, ...] | None = None) -> ir.Value:
         """bool, broadcastable to `x`: True inside the region, along `axes` (default: all)."""
@@ -116,13 +41,38 @@ class Masks:
             self._inside[key] = whole
         return self._inside[key]
 
-    def _along(self, build: Builder, x: ir.Value, axis: int, level: Level, rank: int) -> ir.Value:
-        key = (level, axis, rank)
+    def _along(self, build: Builder, x: ir.Value, axis: int, extent: Extent, rank: int) -> ir.Value:
+        key = (extent, axis, rank)
         if key not in self._inside:
-            positions = self.positions(build, x, axis)  # (side,)
-            positions = build.reshaped(positions, [-1] + [1] * (rank - axis - 1))
-            valid = build.reshaped(self.side(build, level).valid, [-1] + [1] * (rank - 1))
-            self._inside[key] = build("Less", positions, valid)  # (n, 1.., side, 1..)
+            if isinstance(extent, Merged):
+                inside = self._merged(build, extent)  # (n, places)
+                shape = [0] + [1] * (axis - 1) + [-1] + [1] * (rank - axis - 1)
+                self._inside[key] = build.reshaped(inside, shape)
+            else:
+                positions = self.positions_of(build, extent)  # (side,)
+                positions = build.reshaped(positions, [-1] + [1] * (rank - axis - 1))
+                valid = build.reshaped(self.side(build, extent).valid, [-1] + [1] * (rank - 1))
+                self._inside[key] = build("Less", positions, valid)  # (n, 1.., side, 1..)
+        return self._inside[key]
+
+    def _merged(self, build: Builder, extent: Merged) -> ir.Value:
+        """bool (n, places): which places of axes that were made one lie inside."""
+        key = ("merged", extent)
+        if key not in self._inside:
+            rank = 1 + len(extent.parts)
+            masks = []
+            for axis, part in enumerate(extent.parts, 1):
+                if isinstance(part, Level):
+                    positions = build.reshaped(
+                        self.positions_of(build, part), [-1] + [1] * (rank - axis - 1)
+                    )
+                    valid = build.reshaped(self.side(build, part).valid, [-1] + [1] * (rank - 1))
+                    masks.append(build("Less", positions, valid))
+                else:
+                    shape = [part if a == axis else 1 for a in range(rank)]
+                    masks.append(build.constant(np.ones(shape, bool)))
+            whole = reduce(lambda mask, other: build("And", mask, other), masks)
+            self._inside[key] = build.reshaped(whole, [0, -1])
         return self._inside[key]
 
     def weights(self, build: Builder, x: ir.Value) -> ir.Value:
@@ -197,12 +147,3 @@ def _rank(x: ir.Value) -> int:
     if x.shape is None:
         raise Unsupported(x.producer(), "the number of its dimensions is not known")
     return len(x.shape)
-
-
-def _through(build: Builder, side: ir.Value, level: Level) -> ir.Value:
-    if (level.offset, level.stride) == (-1, 1):
-        return side
-    side = build("Add", side, build.scalar(level.offset))
-    if level.stride != 1:
-        side = build("Div", side, build.scalar(level.stride))
-    return build("Add", side, build.scalar(1))

@@ -42,7 +42,8 @@ def _sum(masks: Masks, build: Builder, x: ir.Value, axes: list[int], keep: int) 
     return build("ReduceSum", masks.zeroed(build, x), build.ints(axes), keepdims=keep)
 
 
-def _mean(masks: Masks, build: Builder, x: ir.Value, axes: list[int], keep: int) -> ir.Value:
+def mean(masks: Masks, build: Builder, x: ir.Value, axes: list[int], keep: int) -> ir.Value:
+    """The mean of what lies inside."""
     total = _sum(masks, build, x, axes, keep)
     count = masks.extent(build, x, axes[0])  # (n,) or (1,)
     for axis in axes[1:]:
@@ -78,7 +79,7 @@ def _over_zeros(op_type: str) -> "_Reduction":
 _Reduction = Callable[[Masks, Builder, ir.Value, list[int], int], ir.Value]
 _REDUCE: dict[str, _Reduction] = {
     "ReduceSum": _sum,
-    "ReduceMean": _mean,
+    "ReduceMean": mean,
     "ReduceMax": _maximum,
     "ReduceMin": _minimum,
     "ReduceLogSumExp": _log_sum_exp,
@@ -105,7 +106,7 @@ def global_pool(masks: Masks, node: ir.Node, *, average: bool) -> None:
     if any(axis < 2 for axis in masks.regions[x].axes):
         raise Unsupported(node, "images vary along its batch or channel axis")
     build = Builder(before=node)
-    reduction = _mean if average else _maximum
+    reduction = mean if average else _maximum
     build.replace(node, reduction(masks, build, x, list(range(2, len(x.shape))), 1))
 
 
@@ -123,17 +124,6 @@ def softmax(masks: Masks, node: ir.Node) -> None:
     masks.regions[node.outputs[0]] = Region.of(
         region.axes, nonnegative=node.op_type == "Softmax", finite=False
     )
-
-
-def normalise_layer(masks: Masks, node: ir.Node) -> None:
-    """LayerNormalization: position by position, so only over axes that are not ragged."""
-    x = masks.subject(node)
-    region = masks.regions[x]
-    assert x.shape is not None
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(x.shape)
-    if any(ragged >= axis for ragged in region.axes) or len(node.outputs) > 1 or axis == 0:
-        raise Unsupported(node, "it normalises over the canvas")
-    masks.regions[node.outputs[0]] = Region.of(region.axes, finite=region.finite)
 
 
 def _axes(node: ir.Node, x: ir.Value) -> list[int]:
@@ -159,5 +149,4 @@ RULES = {
     ("", "GlobalMaxPool"): global_max,
     ("", "Softmax"): softmax,
     ("", "LogSoftmax"): softmax,
-    ("", "LayerNormalization"): normalise_layer,
 }

@@ -1,42 +1,25 @@
 """Where a tensor is valid: for each ragged axis, how far every image of the batch reaches.
 
-Images of different sizes lie top-left aligned on one canvas. Through a convolution or a pooling a
-valid side v becomes floor((v + begin + end - dilation·(kernel-1) - 1) / stride) + 1, and a chain
-of such steps folds into one: floor((v + offset) / stride) + 1. Equal folds are equal regions, so
-that a 3×3 convolution with padding 1 and a 1×1 shortcut, both of stride 2, are seen to agree.
+Images of different sizes lie top-left aligned on one canvas. How far an image reaches along an axis
+of a map is a staircase of its own height or width (staircase.py), and equal staircases are equal
+regions: so a 3×3 convolution with padding 1 and a 1×1 shortcut, both of stride 2, are seen to
+agree.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from export.rewrite.ragged.staircase import Level
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """The valid side floor((source + offset) / stride) + 1 of every image.
+class Merged:
+    """Several axes made one, row by row: ragged ones and fixed ones."""
 
-    source: names the (n,) sides that the chain starts from
-    """
-
-    source: str
-    offset: int = -1
-    stride: int = 1
-
-    def through(self, window: "Window") -> Self:
-        """The level behind a window operator (without ceil_mode)."""
-        reach = window.begin + window.end - window.dilation * (window.kernel - 1) - 1
-        offset = self.offset + self.stride * (1 + reach)
-        return replace(self, offset=offset, stride=self.stride * window.stride)
+    parts: tuple[int | Level, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What a convolution or pooling does along one axis."""
-
-    kernel: int
-    stride: int
-    dilation: int
-    begin: int
-    end: int
+Extent: TypeAlias = Level | Merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +31,7 @@ class Region:
     finite: no value outside is infinite or NaN
     """
 
-    levels: tuple[tuple[int, Level], ...]  # by axis, ascending
+    levels: tuple[tuple[int, Extent], ...]  # by axis, ascending
     zero: bool = False
     nonnegative: bool = False
     finite: bool = True
@@ -56,7 +39,7 @@ class Region:
     @classmethod
     def of(
         cls,
-        levels: dict[int, Level],
+        levels: dict[int, Extent],
         *,
         zero: bool = False,
         nonnegative: bool = False,
@@ -67,7 +50,11 @@ class Region:
             tuple(sorted(levels.items(), key=lambda item: item[0])), zero, nonnegative, finite
         )
 
+    def moved(self, levels: dict[int, Extent]) -> "Region":
+        """The same values along other axes."""
+        return Region.of(levels, zero=self.zero, nonnegative=self.nonnegative, finite=self.finite)
+
     @property
-    def axes(self) -> dict[int, Level]:
-        """Levels by axis."""
+    def axes(self) -> dict[int, Extent]:
+        """Extents by axis."""
         return dict(self.levels)

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from export.rewrite.builder import Builder
 from export.rewrite.ragged.errors import Unsupported
 from export.rewrite.ragged.masks import Masks
-from export.rewrite.ragged.region import Level, Region, Window
+from export.rewrite.ragged.region import Extent, Merged, Region
+from export.rewrite.ragged.staircase import Window
 
 _FIRST = 2  # the first spatial axis: n, c, then space
 
@@ -21,7 +22,7 @@ def convolve(masks: Masks, node: ir.Node) -> None:
     if _sees_outside(masks.regions[x], windows):
         node.replace_input_with(0, masks.zeroed(Builder(before=node), x))
     finite = masks.regions[masks.subject(node)].finite
-    levels = _through(masks.regions[x], windows)
+    levels = _through(masks, x, windows)
     masks.regions[node.outputs[0]] = Region.of(levels, finite=finite)
 
 
@@ -31,16 +32,13 @@ def max_pool(masks: Masks, node: ir.Node) -> None:
     if len(node.outputs) > 1:
         raise Unsupported(node, "it also returns indices")
     region, windows = masks.regions[x], _windows(node)
-    build = Builder(before=node)
-    ceil = _flag(node, "ceil_mode")
-    if ceil or _sees_outside(region, windows):
-        node.replace_input_with(0, masks.lowered(build, x))
+    if _sees_outside(region, windows):
+        node.replace_input_with(0, masks.lowered(Builder(before=node), x))
         finite = region.nonnegative
     else:
         finite = region.finite
-    levels = _through_ceil(masks, build, x, windows) if ceil else _through(region, windows)
     masks.regions[node.outputs[0]] = Region.of(
-        levels, nonnegative=region.nonnegative, finite=finite
+        _through(masks, x, windows), nonnegative=region.nonnegative, finite=finite
     )
 
 
@@ -51,13 +49,13 @@ def average_pool(masks: Masks, node: ir.Node) -> None:
     ceil, include = _flag(node, "ceil_mode"), _flag(node, "count_include_pad")
     build = Builder(before=node)
     if ceil or (not include and _sees_outside(region, windows)):
-        _counted_average(masks, build, node, x, windows, ceil=ceil, include=include)
+        _counted_average(masks, build, node, x, windows, include=include)
         return
     if _sees_outside(region, windows):
         node.replace_input_with(0, masks.zeroed(build, x))
     finite = masks.regions[masks.subject(node)].finite
     masks.regions[node.outputs[0]] = Region.of(
-        _through(region, windows), nonnegative=region.nonnegative, finite=finite
+        _through(masks, x, windows), nonnegative=region.nonnegative, finite=finite
     )
 
 
@@ -68,7 +66,6 @@ def _counted_average(
     x: ir.Value,
     windows: dict[int, Window],
     *,
-    ceil: bool,
     include: bool,
 ) -> None:
     """Sum each window over zeros, and divide by how much of it lies in the image.
@@ -79,7 +76,7 @@ def _counted_average(
         raise Unsupported(node, "average pooling with dilation and padding at the end")
     region = masks.regions[x]
     begins = [w.begin for w in windows.values()]
-    ends = [w.end + (w.stride - 1 if ceil else 0) for w in windows.values()]
+    ends = [w.end for w in windows.values()]
     pads = build.ints([0, 0, *begins, 0, 0, *ends])
     padded = build("Pad", masks.zeroed(build, x), pads)
     # Scaled here, since ONNX Runtime would melt Pad and AveragePool into one, and refuse the
@@ -91,51 +88,26 @@ def _counted_average(
         kernel_shape=[w.kernel for w in windows.values()],
         strides=[w.stride for w in windows.values()],
     )
-    if ceil:  # one window more than torch has, if the last would start in the padding
-        sides = [_ceil_side(build, masks.canvas(build, x, axis), w) for axis, w in windows.items()]
-        stops = build("Concat", *sides, axis=0)
-        axes = list(windows)
-        y = build("Slice", y, build.ints([0] * len(axes)), stops, build.ints(axes))
+    margins = _margins(node, len(windows)) if include else [0] * len(windows)
     rank = _FIRST + len(windows)
-    for axis, w in windows.items():
+    for (axis, w), margin in zip(windows.items(), margins, strict=True):
         start = build.positions(y, axis)  # (out,)
         start = build("Sub", build("Mul", start, build.scalar(w.stride)), build.scalar(w.begin))
         start = build.reshaped(start, [-1] + [1] * (rank - axis - 1))
         side = build.reshaped(masks.extent(build, x, axis), [-1] + [1] * (rank - 1))
         stop = build("Add", start, build.scalar(w.kernel))
-        edge = build("Add", side, build.scalar(w.end)) if include else side
+        edge = build("Add", side, build.scalar(margin)) if margin else side
         first = start if include else build("Max", start, build.scalar(0))
         count = build("Sub", build("Min", stop, edge), first)
         count = build("Cast", build("Max", count, build.scalar(1)), to=ir.DataType.FLOAT)
         y = build("Div", y, count)
-    levels = _through_ceil(masks, build, x, windows) if ceil else _through(region, windows)
+    levels = _through(masks, x, windows)
     build.replace(node, y)
     masks.regions[y] = Region.of(levels, nonnegative=region.nonnegative)
 
 
-def _through(region: Region, windows: dict[int, Window]) -> dict[int, Level]:
-    return {axis: level.through(windows[axis]) for axis, level in region.levels}
-
-
-def _through_ceil(
-    masks: Masks, build: Builder, x: ir.Value, windows: dict[int, Window]
-) -> dict[int, Level]:
-    return {
-        axis: masks.derived(build, level, windows[axis], _ceil_side)
-        for axis, level in masks.regions[x].levels
-    }
-
-
-def _ceil_side(build: Builder, side: ir.Value, w: Window) -> ir.Value:
-    """Windows along a side, in ceil_mode: none may start in the padding at the end."""
-    reach = w.begin + w.end - w.dilation * (w.kernel - 1) - 1
-    rounded_up = build(
-        "Div", build("Add", side, build.scalar(reach + w.stride - 1)), build.scalar(w.stride)
-    )
-    starts = build(
-        "Div", build("Add", side, build.scalar(w.begin + w.stride - 1)), build.scalar(w.stride)
-    )
-    return build("Min", build("Add", rounded_up, build.scalar(1)), starts)
+def _through(masks: Masks, x: ir.Value, windows: dict[int, Window]) -> dict[int, Extent]:
+    return {axis: masks.level(x, axis).through(windows[axis]) for axis in masks.regions[x].axes}
 
 
 def _sees_outside(region: Region, windows: dict[int, Window]) -> bool:
@@ -146,6 +118,8 @@ def _map(masks: Masks, node: ir.Node) -> ir.Value:
     x = masks.subject(node)
     if any(axis < _FIRST for axis in masks.regions[x].axes):
         raise Unsupported(node, "images vary along its batch or channel axis")
+    if any(isinstance(extent, Merged) for extent in masks.regions[x].axes.values()):
+        raise Unsupported(node, "it slides along several axes made one")
     return x
 
 
@@ -167,10 +141,19 @@ def _windows(node: ir.Node) -> dict[int, Window]:
 
     strides, dilations = ints("strides", 1), ints("dilations", 1)
     pads = ints("pads", 0, 2 * count)
-    return {
+    windows = {
         _FIRST + i: Window(kernel[i], strides[i], dilations[i], pads[i], pads[count + i])
         for i in range(count)
     }
+    if _flag(node, "ceil_mode"):
+        return {axis: window.ceiling() for axis, window in windows.items()}
+    return windows
+
+
+def _margins(node: ir.Node, count: int) -> list[int]:
+    """The padding at the end of each axis."""
+    pads = node.attributes.get("pads")
+    return [0] * count if pads is None else list(pads.as_ints())[count:]
 
 
 def _kernel(node: ir.Node) -> list[int]:

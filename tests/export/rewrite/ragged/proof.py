@@ -16,7 +16,7 @@ from export.lower import to_onnx
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
 from export.rewrite.ragged import make_ragged
-from export.sizes import EXAMPLE, content
+from export.sizes import EXAMPLE, content, round_up
 from tests.export.lowering import session
 
 TOLERANCE = 1e-5  # of max|logit of the image|
@@ -53,16 +53,25 @@ class Errors:
     control: float
 
 
-def pair(body: nn.Module, dtype: torch.dtype = torch.uint8, channels: int = 3) -> Pair:
-    """Export once, make both graphs; raises Unsupported."""
-    n, h, w = EXAMPLE
+def pair(
+    body: nn.Module,
+    dtype: torch.dtype = torch.uint8,
+    channels: int = 3,
+    multiple: int = 1,
+    promised: int | None = None,
+) -> Pair:
+    """Export once, make both graphs; raises Unsupported.
+
+    multiple: of the example's sides, and of all sides, unless other ones are promised
+    """
+    n, h, w = EXAMPLE[0], *(round_up(side, multiple) for side in EXAMPLE[1:])
     program, _ = export_program(Net(body).eval(), torch.zeros((n, h, w, channels), dtype=dtype))
     marked = to_onnx(program, ["logits"])
     name_dimensions(marked)
     proto = ir.to_proto(marked)
     plain, ragged = ir.from_proto(proto), ir.from_proto(proto)
     expand_cells(plain)
-    masks = make_ragged(ragged)
+    masks = make_ragged(ragged, promised or multiple)
     both = Pair(ir.to_proto(plain), ir.to_proto(ragged), masks)
     onnx.checker.check_model(both.ragged, full_check=True)
     return both
@@ -90,16 +99,18 @@ def prove(
     rounds: int = 8,
     dtype: Any = np.uint8,
     channels: int = 3,
+    multiple: int = 1,
 ) -> Errors:
     """Run mixed batches on canvases full of poison, and compare every image with itself alone."""
     rng = np.random.default_rng(0)
     plain, ragged = session(both.plain), session(both.ragged)
     worst = control = 0.0
-    for index, sizes in enumerate(mixes(rng, smallest, rounds)):
+    for index, mix in enumerate(mixes(rng, smallest, rounds)):
+        sizes = [(round_up(h, multiple), round_up(w, multiple)) for h, w in mix]
         pictures = [content(index * 10 + i, 1, h, w, channels)[0] for i, (h, w) in enumerate(sizes)]
         margin_h, margin_w = int(rng.integers(0, 70)), int(rng.integers(0, 70))
-        height = max(h for h, _ in sizes) + margin_h
-        width = max(w for _, w in sizes) + margin_w
+        height = round_up(max(h for h, _ in sizes) + margin_h, multiple)
+        width = round_up(max(w for _, w in sizes) + margin_w, multiple)
         shape = (len(sizes), height, width, channels)
         canvas = _poisoned(rng, shape, poisons[index % len(poisons)]).astype(dtype)
         padded = np.zeros(shape, dtype)

@@ -261,24 +261,9 @@ BODIES: dict[str, Callable[[], nn.Module]] = {
 
 # What the pass must refuse, and a word of the reason.
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "resize": (
-        lambda: net(lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear")),
-        "Resize",
-    ),
-    "instance norm": (lambda: net(nn.InstanceNorm2d(6)), "no rule"),
-    "group norm": (lambda: net(nn.GroupNorm(2, 6)), "Reshape"),
-    "flattened softmax": (
-        lambda: net(head=lambda x: x.flatten(2).softmax(2).amax(2)),
-        "canvas's size",
-    ),
     "mean of the batch": (lambda: net(lambda x: x - x.mean()), "mixes the images"),
     "size as data": (lambda: net(lambda x: x * x.shape[3]), "canvas"),
-    "branches that shrink differently": (
-        lambda: net(lambda x: F.max_pool2d(x, 3, 2, 1) + F.max_pool2d(x, 2, 2, ceil_mode=True)),
-        "regions differ",
-    ),
     "flip": (lambda: net(lambda x: x.flip(3)), "where images vary"),
-    "product of two maps": (lambda: net(lambda x: x @ x.transpose(2, 3)), "image's place"),
     "map as output": (lambda: nn.Sequential(stem(), nn.ReLU()), "canvas's size"),
     "doubles": (lambda: net(head=lambda x: x.double().mean((2, 3))), "float32"),
     "whole numbers": (
@@ -286,7 +271,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "float32",
     ),
     "sum of everything": (lambda: net(lambda x: x / x.sum(dim=[])), "mixes the images"),
-    "crop": (lambda: net(nn.ZeroPad2d((-1, -1, -1, -1))), "padding with zeros"),
 }
 
 
