@@ -132,7 +132,7 @@ def export(
         card = _card(network, version, found, mixed, proto, _map_stride(draft / "golden.npz"))
         card.save(draft / "card.json")
         cases = verify(draft, progress.case)
-        if ragged is not None and (differs := _in_mixed_batches(cases)) is not None:
+        if ragged is not None and (differs := only_in_mixed_batches(cases)) is not None:
             (draft / "ragged.onnx").unlink()
             mixed = mixed.model_copy(update={"supported": False, "reason": differs})
             card = card.model_copy(update={"mixed": mixed})
@@ -228,7 +228,7 @@ def _card(
     )
 
 
-def _in_mixed_batches(cases: Sequence[Case]) -> str | None:
+def only_in_mixed_batches(cases: Sequence[Case]) -> str | None:
     """Why the ragged graph must not be used, if that is all that failed; None otherwise."""
     failed = [case for case in cases if not case.ok]
     if not failed or any(case.kind != "mixed" for case in failed):

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from export.description import Changes
 from export.errors import ExportError, VersionExistsError
-from export.pipeline import IN_COMPANY, TOLERANCES, Progress, allowed, export
+from export.pipeline import IN_COMPANY, TOLERANCES, Progress, allowed, export, only_in_mixed_batches
 from export.sizes import grid
-from export.verify import verify
+from export.verify import Case, verify
 from models import registry
 from models.card import Card
 from models.registry import UnknownNetworkError
@@ -75,6 +75,22 @@ def test_one_that_enlarges_rounding_may_differ_by_a_little_more(
     rounding: float, tolerance: float
 ) -> None:
     assert allowed({"CPU": 2e-5}, rounding) == {"CPU": pytest.approx(tolerance)}
+
+
+def case(kind: str, problem: str | None) -> Case:
+    return Case(kind, f"{kind} of 61×83", 3e-4 if problem else 0.0, 1e-5, "CPU", problem)
+
+
+def test_a_graph_that_fails_in_mixed_batches_only_is_left_out_with_the_reason() -> None:
+    cases = [case("size", None), case("company", None), case("mixed", "differs by 3e-4")]
+    reason = "mixed of 61×83: differs by 3e-4; 1 of 3 comparisons failed"
+    assert only_in_mixed_batches(cases) == reason
+
+
+@pytest.mark.parametrize("kind", ["size", "company"])
+def test_whatever_else_fails_is_no_matter_of_mixed_batches(kind: str) -> None:
+    assert only_in_mixed_batches([case("mixed", "differs"), case(kind, "differs")]) is None
+    assert only_in_mixed_batches([case("mixed", None), case(kind, None)]) is None
 
 
 def test_progress_is_told_each_step_and_each_size(exported: Exported) -> None:

@@ -56,33 +56,16 @@ def _with_constant(
     build = Builder(before=node)
     padded = masks.zeroed(build, x) if fill == 0 else masks.filled(build, x, fill)
     node.replace_input_with(0, padded)
-    if any(user.node.op_type == "MaxPool" for user in node.outputs[0].uses()):
-        y = _apart(build, node, padded, fill)
-    else:
-        y = node.outputs[0]
     cropped = any(
         isinstance(amounts[axis].end, int) and amounts[axis].end < 0  # type: ignore[operator]
         for axis in levels
     )
-    masks.regions[y] = Region.of(
+    masks.regions[node.outputs[0]] = Region.of(
         levels,
         zero=fill == 0 and not cropped,
         nonnegative=region.nonnegative and fill >= 0,
         finite=bool(np.isfinite(fill)) and masks.regions.get(padded, region).finite,
     )
-
-
-def _apart(build: Builder, node: ir.Node, x: ir.Value, fill: float) -> ir.Value:
-    """The same Pad with its axes named: ONNX Runtime would melt any other and MaxPool into one.
-
-    MaxPool's own padding is lower than every value; 1.31.1 takes it for zeros.
-    """
-    amounts = node.inputs[1]
-    assert amounts is not None
-    assert x.shape is not None
-    y = build("Pad", x, amounts, build.float(fill), build.ints(list(range(len(x.shape)))))
-    build.replace(node, y)
-    return y
 
 
 def _with_edge(
@@ -150,7 +133,10 @@ def _amounts(masks: Masks, node: ir.Node, x: ir.Value) -> list[_Amount]:
     rank = len(x.shape)
     known = masks.counts.of(node.inputs[1])
     axes = node.inputs[3] if len(node.inputs) > 3 else None
-    if axes is not None or known is None or any(number is None for number in known.flat):
+    in_order = axes is None or (
+        axes.const_value is not None and axes.const_value.numpy().tolist() == list(range(rank))
+    )
+    if not in_order or known is None or any(number is None for number in known.flat):
         raise Unsupported(node, "how much it adds is computed")
     numbers: list[Number] = list(known.flat)
     amounts = []

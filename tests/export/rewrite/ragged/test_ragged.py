@@ -36,6 +36,7 @@ def test_floats_that_are_not_numbers_stay_outside(name: str) -> None:
     assert errors.ragged <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shapes.BODIES)
 def test_company_changes_nothing_where_axes_change(name: str) -> None:
     errors = prove(pair(shapes.body(name)))
@@ -43,6 +44,7 @@ def test_company_changes_nothing_where_axes_change(name: str) -> None:
     assert errors.control > CONTROL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shapes.MULTIPLES)
 def test_company_changes_nothing_where_sides_are_multiples(name: str) -> None:
     multiple, _ = shapes.MULTIPLES[name]
@@ -51,6 +53,7 @@ def test_company_changes_nothing_where_sides_are_multiples(name: str) -> None:
     assert errors.control > CONTROL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["non-local", "group norm", "instance norm", "reflected", "replicated", "shift", "upsampled",
