@@ -214,6 +214,7 @@ HIDDEN: dict[str, Function] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", HIDDEN.values(), ids=HIDDEN)
 def test_what_hides_behind_another_condition_is_found_and_tried(function: Function) -> None:
     module = Pixels([lambda x: function(x).mean((2, 3))])

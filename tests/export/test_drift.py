@@ -18,6 +18,7 @@ from models.card import Preprocessing
 from models.weights import seeded
 from tests.export.lowering import Calls
 
+pytestmark = pytest.mark.slow
 GREY = Preprocessing(channels=1, mean=(0.0,), std=(1.0,), policy="native")
 Change = Callable[[onnx.ModelProto], None]
 

@@ -169,6 +169,7 @@ def test_the_card_has_all_that_was_asked_for_and_what_was_found(net: str, tmp_pa
     np.testing.assert_allclose(got.probabilities, logits.sigmoid(), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_crop_that_the_network_does_not_take_is_told_with_those_that_it_does(
     net: str, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_crop_that_the_network_does_not_take_is_told_with_those_that_it_does(
     assert list((tmp_path / "store").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_saved_program_with_trust_becomes_an_artifact(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.AdaptiveMaxPool2d((2, 1)), nn.Flatten(),
                             nn.Linear(8, 2))  # fmt: skip

@@ -25,6 +25,7 @@ def test_company_changes_nothing_and_masks_are_why(name: str) -> None:
     assert errors.control > CONTROL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["residual", "inception", "squeeze and excitation", "avg pool ceil", "max pool ceil padded",
@@ -84,6 +85,7 @@ def registered(name: str) -> Pair:
     return pair(registry.build(name), channels=network.preprocessing.channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "smallest", "rounds"),
     [("seed_cnn", (1, 1), 12), ("resnet18", (1, 1), 6), ("efficientnet_lite0", (32, 32), 6)],
