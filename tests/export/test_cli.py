@@ -139,12 +139,14 @@ def test_a_graph_that_is_wrong_at_some_sizes_is_not_written_and_they_are_named(
     done = anypool("export", "decides", "--import", own_networks, "--out", tmp_path / "store")
     assert done.returncode == 1
     assert done.stdout == ""
-    head, *table, last = done.stderr.split("not written: ")[1].strip().splitlines()
+    head, *table, drift, last = done.stderr.split("not written: ")[1].strip().splitlines()
     assert head.endswith("comparisons failed")
     named = {line.split()[0] for line in table[1:]}
     assert {"1×64×64", "2×128×128", "1×224×224"} <= named
     assert not {"2×37×53", "3×61×61", "1×131×97"} & named  # heights as odd as the example's
     assert all("differs by" in line for line in table[1:])
+    assert drift.startswith("layer by layer: on ")
+    assert "the program that torch.export made is not the network any more" in drift
     assert last.startswith("forward decides by the size, and the graph keeps one answer: own_netw")
     assert "line 39: Ne(Mod(height, 2), 0). Reckon with the size" in last
     assert list((tmp_path / "store").iterdir()) == []
