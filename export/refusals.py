@@ -36,7 +36,7 @@ def check_program(program: torch.export.ExportedProgram, activation: Activation)
         arguments = _arguments(node, operator)
         training = arguments.get("train", arguments.get("training"))
         name = operator._schema.name.removeprefix("aten::")
-        if "batch_norm" in name and training:
+        if "batch_norm" in name and training and _of_images(node):
             raise CaptureError(
                 f"{_where(node)} normalises with the mean and variance of the batch, so that an "
                 "image's answer would depend on its company: let it keep running statistics "
@@ -107,6 +107,13 @@ def _arguments(node: fx.Node, operator: torch._ops.OpOverload) -> dict[str, Any]
     given = {known[index].name: value for index, value in enumerate(node.args)}
     defaults = {argument.name: argument.default_value for argument in known}
     return {**defaults, **given, **node.kwargs}
+
+
+def _of_images(node: fx.Node) -> bool:
+    """Whether a node looks at images; some networks normalise their weights as a batch is."""
+    value = node.args[0]
+    shape = value.meta["val"].shape if isinstance(value, fx.Node) and "val" in value.meta else ()
+    return any(isinstance(side, torch.SymInt) for side in shape)
 
 
 def _where(node: fx.Node) -> str:

@@ -13,7 +13,7 @@ from export.refusals import check_logits, check_program, last_pooling
 from export.served import Served
 from export.sizes import EXAMPLE
 from models.card import Activation, Preprocessing
-from tests.export.lowering import Function
+from tests.export.lowering import Function, Pixels
 
 COLOUR = Preprocessing(channels=3, mean=(100,) * 3, std=(50,) * 3, policy="native")
 
@@ -243,3 +243,18 @@ def test_the_last_pooling_of_maps_is_told(pool: nn.Module, words: str) -> None:
 def test_a_pooling_of_no_known_kind_is_not_told() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), Layer(lambda x: x[:, :, 0, 0]))
     assert last_pooling(captured(network)) is None
+
+
+class StandardisedWeights(nn.Conv2d):
+    """Normalises its weights, as a batch of one, each time: timm's ScaledStdConv2d does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, training=True).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias)
+
+
+def test_statistics_of_weights_are_no_statistics_of_the_batch() -> None:
+    network = Pixels([StandardisedWeights(2, 3, 3)]).eval()
+    program, _ = export_program(network, torch.zeros(*EXAMPLE, 2))
+    check_program(program, "none")

@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 _SIDES = ((288, 320), (224, 224), (256, 256), (384, 384), (512, 512))  # the first that works
 _BLOBS = (12, 6, 9, 7)
-_GAIN = 2.0
-_OPEN = 1.0  # of a norm's spread: with five of six ReLUs open, rounding does not grow with depth
+# How far biases are above 0, in spreads: with five of six ReLUs open, rounding does not grow from
+# layer to layer. With all at 0 a deep network is chaotic: torch in float32 and in float64 disagree.
+_OPEN = 1.0
 _INVISIBLE = 1e-3  # smaller constants are meant to switch a branch off at first
 _SHIFTS = ("bias", "beta", "tau")
 
@@ -37,7 +38,7 @@ def look_trained(network: nn.Module, seed: int, channels: int = 3) -> nn.Module:
     with torch.no_grad():
         _wake(network, random)
         norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        with _measured(norms, random) if norms else _levelled(network):
+        with _measured(norms, random), _levelled(network, _OPEN if norms else 0.0):
             _run(network, channels, seed)
     return network
 
@@ -72,7 +73,7 @@ def _wake(network: nn.Module, random: torch.Generator) -> None:
             opened = _OPEN if parameter in of_norms else 0
             parameter.copy_(_normal(parameter, 0.1, random) + opened)
         elif parameter in of_norms:
-            parameter.copy_(_GAIN * _uniform(parameter, 0.7, 1.3, random))
+            parameter.copy_(_uniform(parameter, 0.7, 1.3, random))
         elif abs(value) < _INVISIBLE:
             parameter.copy_(_uniform(parameter, 0.2, 0.5, random))
         else:
@@ -108,10 +109,11 @@ def _measured(norms: list[_BatchNorm], random: torch.Generator) -> Iterator[None
 
 
 @contextmanager
-def _levelled(network: nn.Module) -> Iterator[None]:
+def _levelled(network: nn.Module, opened: float) -> Iterator[None]:
     """Within, a layer's weights are scaled when it first runs, so that its outputs vary by 1.
 
-    For networks without BatchNorm: Mishkin, Matas, "All you need is a good init", ICLR 2016.
+    Without BatchNorm nothing else would (Mishkin, Matas, "All you need is a good init", ICLR 2016).
+    opened: what is added to the biases of convolutions that have some
     """
     levelled: set[nn.Module] = set()
 
@@ -122,7 +124,10 @@ def _levelled(network: nn.Module) -> Iterator[None]:
         levelled.add(layer)
         for parameter in layer.parameters():
             parameter.div_(spread)
-        return y / spread
+        if not isinstance(layer, nn.Conv2d) or layer.bias is None:
+            return y / spread
+        layer.bias.add_(opened)
+        return y / spread + opened
 
     layers = [m for m in network.modules() if type(m) in (nn.Conv2d, nn.Linear)]
     hooks = [layer.register_forward_hook(level) for layer in layers]
