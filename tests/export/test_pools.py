@@ -217,3 +217,13 @@ REFUSED: dict[str, tuple[Function, str]] = {
 def test_a_window_that_cannot_hold_at_every_size_is_refused(function: Function, said: str) -> None:
     with pytest.raises(CaptureError, match=re.escape(said)):
         export_program(Pixels([function]), torch.zeros(*EXAMPLE, 2))
+
+
+def test_weights_that_differ_from_image_to_image_are_refused() -> None:
+    def forward(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        weights = x.mean((2, 3)).reshape(n, c, 1, 1)  # one kernel for each image
+        return F.conv2d(x.reshape(1, n * c, h, w), weights.repeat(1, c, 1, 1)[:, :c], groups=n)
+
+    with pytest.raises(CaptureError, match=r"as many groups as there are images .* \(CondConv\)"):
+        export_program(Pixels([forward]), torch.zeros(*EXAMPLE, 2))
