@@ -29,7 +29,7 @@ from export.pools import KeepPools
 from export.recipe import Found, Recipe, kind_of
 from export.refusals import check_logits, check_program, last_pooling
 from export.served import OUTPUTS, Served
-from export.shapes import ShortSizes
+from export.shapes import ShortSizes, in_whole_numbers
 from export.sizes import content, example_size, find_limits, grid, otherwise
 from models.card import SizeLimits
 from models.classifier import PoolingClassifier
@@ -74,6 +74,7 @@ def export_program(
             f"torch.export cannot keep batch, height and width dynamic{place}: {brief(exc)}"
         ) from exc
     _check_numbers(watch)
+    in_whole_numbers(program)
     n, h, w = pixels.shape[:3]
     return program, watch.decisions(_input(program), (n, h, w))
 

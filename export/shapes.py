@@ -3,7 +3,8 @@
 Padding as TensorFlow does it ("SAME") makes a map's side a formula of the one before, and torch
 nests them without seeing that forty of them come to ceil(height / 32). While `ShortSizes` is
 active, the side of a map is written as floor((side of the image + a) / d) + b wherever that is
-the same at every size. Imports torch only.
+the same at every size. And what is reckoned by way of fractions is written in whole numbers.
+Imports torch only.
 """
 
 import math
@@ -15,9 +16,11 @@ from typing import Any
 
 import sympy
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from export.errors import CaptureError
 
 _SHORT = 8  # operations of a formula that is short enough
 _TRIED = 1024  # sides at which two formulas must agree; what they are made of repeats much sooner
@@ -114,3 +117,50 @@ def _steps(formula: Any) -> tuple[int, int, int] | None:
         (side + a) // d + b == value for side, value in zip(sides, values + far, strict=True)
     )
     return (a, d, b) if agree else None
+
+
+def in_whole_numbers(program: torch.export.ExportedProgram) -> None:
+    """Write math.ceil(a / b) as -(-a // b) and math.floor(a / b) as a // b in a program's graph.
+
+    A saved program has no other place for them, and no fraction can be too coarse for a size.
+    Raises CaptureError for those of other fractions, such as math.ceil(a * 0.3).
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target not in (math.ceil, math.floor):
+            continue
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(_whole(node))
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _whole(node: fx.Node) -> fx.Node:
+    (fraction,) = node.args
+    parts = fraction.args if isinstance(fraction, fx.Node) else ()
+    divided = isinstance(fraction, fx.Node) and fraction.target is operator.truediv
+    if not divided or not all(isinstance(_value(part), int | torch.SymInt) for part in parts):
+        raise CaptureError(
+            f"forward reckons a size by math.{node.target.__name__} of a fraction that is not one "  # type: ignore[union-attr]
+            "whole number divided by another: write it in whole numbers, such as -(-n // 2) for "
+            "n / 2 rounded up"
+        )
+    a, b = parts
+    if node.target is math.floor:
+        return _called(node, operator.floordiv, a, b)
+    return _called(
+        node,
+        operator.neg,
+        _called(node, operator.floordiv, _called(node, operator.neg, a), b),
+    )
+
+
+def _called(node: fx.Node, function: Callable[..., Any], *args: Any) -> fx.Node:
+    called = node.graph.call_function(function, args)
+    called.meta = {**node.meta, "val": function(*map(_value, args))}
+    return called
+
+
+def _value(argument: Any) -> Any:
+    return argument.meta["val"] if isinstance(argument, fx.Node) else argument

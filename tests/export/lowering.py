@@ -1,5 +1,6 @@
 """Take a small module through the steps of the pipeline and run it on ONNX Runtime."""
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,8 +55,11 @@ def lower(
 
 
 def to_graph(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The ONNX graph of a captured program, adaptive poolings expanded."""
-    model = to_onnx(program, outputs)
+    """The ONNX graph of a captured program, saved and loaded again, adaptive poolings expanded."""
+    saved = io.BytesIO()
+    torch.export.save(program, saved)
+    saved.seek(0)
+    model = to_onnx(torch.export.load(saved), outputs)
     name_dimensions(model)
     expand_cells(model)
     return ir.to_proto(model)

@@ -118,6 +118,7 @@ RECKONED: dict[str, Function] = {
     "slice to a third, up": lambda x: x[:, :, : -(-x.shape[2] // 3), : -(-x.shape[3] // 3)],
     "slice to a third, down": lambda x: x[:, :, : (x.shape[2] + 3) // 3, : (x.shape[3] + 7) // 3],
     "slice by math.ceil": lambda x: x[:, :, : math.ceil(x.shape[2] / 2)],
+    "slice by math.floor": lambda x: x[:, :, : math.floor((x.shape[2] + 2) / 3)],
     "slice the last third": lambda x: x[:, :, -x.shape[2] // 3 :],
     "resize up": lambda x: F.interpolate(x, (-(-x.shape[2] // 4), 5), mode="nearest"),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Short formulas for the sides of maps, and only where they are the same at every size."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.capture import export_program
+from export.errors import CaptureError
 from export.shapes import sized
 from export.sizes import EXAMPLE
 from tests.export.lowering import Calls, Pixels, lower, relative_error, run, session
@@ -82,3 +84,10 @@ def test_a_map_is_never_taken_for_one_of_another_size() -> None:
     assert torch.equal(sized(x, 3, 4), x)
     with pytest.raises(RuntimeError, match="was taken for one of"):
         sized(x, 4, 3)
+
+
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor])
+def test_other_fractions_are_refused_with_what_to_write(rounded: Callable[[float], int]) -> None:
+    calls = Calls(lambda x: x[:, :, : rounded(x.shape[2] * 0.3) + 1])
+    with pytest.raises(CaptureError, match=r"write it in whole numbers, such as -\(-n // 2\)"):
+        last_map(calls)
