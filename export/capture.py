@@ -12,7 +12,6 @@ author's code, and with its author's import path.
 
 import argparse
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from export.origin import load
 from export.pools import KeepPools
 from export.recipe import Found, Recipe, kind_of
 from export.refusals import check_logits, check_program, last_pooling
+from export.rounding import rounding, settled
 from export.served import OUTPUTS, Served
 from export.shapes import ShortSizes, in_whole_numbers
 from export.sizes import content, example_size, find_limits, grid, otherwise
@@ -41,7 +41,6 @@ _ONLY_ITS_SIZES = (
     "A saved program takes the sizes it was saved for: save it with dynamic_shapes for batch, "
     "height and width"
 )
-_USUAL = (1500, 13_000)  # pixels of the batches on which rounding is measured
 REFUSED, FOUND = "refused.txt", "found.json"
 
 
@@ -181,7 +180,7 @@ def capture(recipe: Recipe, out: Path) -> None:
     channels = recipe.preprocessing.channels
     served = Served(load(recipe), recipe.preprocessing, recipe.activation)
     try:
-        limits = find_limits(served, channels)
+        limits = settled(served, channels, find_limits(served, channels))
     except CaptureError as exc:
         if kind_of(recipe.origin) == "program":
             raise CaptureError(f"{exc}. {_ONLY_ITS_SIZES}") from exc
@@ -199,34 +198,11 @@ def capture(recipe: Recipe, out: Path) -> None:
     np.savez_compressed(out / "golden.npz", allow_pickle=False, **arrays)
     found = Found(
         limits=limits,
-        rounding=_rounding(served, arrays),
+        rounding=rounding(served, [a for name, a in arrays.items() if "pixels" in name]),
         pooling=last_pooling(program),
         decisions=_otherwise(limits, decisions),
     )
     (out / FOUND).write_text(found.model_dump_json(), encoding="utf-8")
-
-
-def _rounding(served: Served, arrays: dict[str, NDArray[Any]]) -> float:
-    """How far torch's answers in float32 are from those in float64; 0 where that cannot be told.
-
-    Of the largest number of each, on the images of usual size among the references.
-    """
-    numbers = [name.removeprefix("pixels_") for name in arrays if name.startswith("pixels_")]
-    usual = [n for n in numbers if _USUAL[0] <= arrays[f"pixels_{n}"][..., 0].size <= _USUAL[1]]
-    try:
-        wide = deepcopy(served).double()
-        with torch.no_grad():
-            exact = {n: wide(torch.from_numpy(arrays[f"pixels_{n}"])) for n in usual}
-    except Exception:  # a forward with float32 written into it takes nothing else
-        return 0.0
-    pairs = [
-        (arrays[f"{output}_{number}"], answer.numpy())
-        for number, answers in exact.items()
-        for output, answer in zip(OUTPUTS, answers, strict=False)
-    ]
-    apart = [np.abs(got - want).max() / max(np.abs(want).max(), 1e-30) for got, want in pairs]
-    worst = float(max(apart, default=0.0))
-    return worst if np.isfinite(worst) else 0.0
 
 
 def _explored(
