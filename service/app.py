@@ -1,7 +1,7 @@
 """START HERE. Joins the parts into an application; the only place that knows them all.
 
-A request goes through api/v1.py (HTTP) to classify.py (what to do), scheduler.py (when), images.py
-(decode) and engine.py (infer).
+A request goes through api/v1.py or api/v2.py (HTTP) to classify.py (what to do), scheduler.py
+(when), images.py (decode) and engine.py (infer).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from types import FrameType
 from fastapi import FastAPI
 
 from models.card import CardError
-from service.api import errors, ops, v1
+from service.api import errors, ops, v1, v2
 from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
@@ -29,6 +29,7 @@ from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
+from service.statistics import Statistics
 from service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
+        statistics=Statistics(),
     )
     app = FastAPI(
         title="anypool",
@@ -102,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Envelope, parts=parts)
     errors.install(app)
     app.include_router(v1.router)
+    app.include_router(v2.router)
     app.include_router(ops.router)
     return app
 

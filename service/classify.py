@@ -14,7 +14,7 @@ from models.card import Card, Policy
 from service.engine import Engine, Scores
 from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyPixels
 from service.heat import Form, HeatMap, heat_maps
-from service.images import Header, Pixels, SourceLimits, decode, decode_seconds, read_header
+from service.images import Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
@@ -25,6 +25,7 @@ from service.work import Cost, Undecoded, inference_cost
 _CHEAP_S, _CHEAP_PART = 0.5e-3, 0.1
 _TOP_K, _MOST = 5, 100  # classes answered unless top_k says how many: the most probable, all likely
 _MOST_MAPS = 100  # of one image
+_NATIVE = Resize("native", None)
 # Of one request. Values: as text 10 MB, which take 0.3 s to write. Weights: 80 MB.
 _MOST_MAP_VALUES, _MOST_MAP_WEIGHTS = 500_000, 20_000_000
 
@@ -35,6 +36,14 @@ class Picture:
 
     name: str | None
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """An image that is decoded already: uint8 (h, w, c), for the network as it is."""
+
+    pixels: Pixels
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class Options:
     maps: Form | None = None
     map_classes: tuple[int, ...] | None = None  # whose maps; None: of the classes answered
     threshold: float | None = None  # all classes from this probability up
+    whole: bool = False  # one image that is refused refuses the request
 
     @property
     def most(self) -> int:
@@ -83,6 +93,7 @@ class Result:
     policy: Policy
     predictions: list[Prediction]
     embedding: list[float] | None
+    scores: Scores  # of this image, all of them
     maps: list[HeatMap] | None = None
 
 
@@ -96,20 +107,22 @@ class Outcome:
     decoding: float = 0.0
     queued: float = 0.0
     inferring: float = 0.0
+    batch: int = 1  # images that shared its run
 
 
 @dataclass(frozen=True, slots=True)
 class _Admitted:
-    header: Header
+    source: Size
     used: Size
-    exact: Size | None  # what `used` is cut from, as torchvision does it
-    decoding: Cost
-    inferring: Cost
+    policy: Policy
+    image: Pixels | Undecoded
+    costs: Sequence[Cost]  # of the decode, if there is one, and of the inference
 
     @property
     def cheap(self) -> bool:
         """Whether its decode needs no turn of its own."""
-        return self.decoding.seconds < max(_CHEAP_S, _CHEAP_PART * self.inferring.seconds)
+        decoding = sum(cost.seconds for cost in self.costs[:-1])
+        return decoding < max(_CHEAP_S, _CHEAP_PART * self.costs[-1].seconds)
 
 
 class Classifier:
@@ -130,11 +143,12 @@ class Classifier:
         self._deadline_s = deadline_s
 
     async def classify(
-        self, engine: Engine, pictures: Sequence[Picture], options: Options
+        self, engine: Engine, pictures: Sequence[Picture | Raster], options: Options
     ) -> list[Outcome]:
         """One outcome for each picture, in order.
 
-        Raises only what concerns the request as a whole: BadParameter, Overloaded, TooManyPixels.
+        Raises only what concerns the request as a whole: BadParameter, Overloaded, TooManyPixels;
+        with the option `whole` also what is wrong with one image, before anything is run.
         """
         card = engine.card
         if options.threshold is not None and card.activation != "sigmoid":
@@ -151,77 +165,99 @@ class Classifier:
                 raise BadParameter(f"{name}={wrong[0]}: the classes are 0 to {last}")
         mapped = _mapped(card, options)
         arrived = time.monotonic()
-        size = sum(len(picture.data) for picture in pictures)
+        size = sum(len(p.data) for p in pictures if isinstance(p, Picture))
         headers = await parsed(partial(self._headers, engine, pictures, resize), size)
+        if options.whole:
+            check_all(headers)
         admitted = [header for header in headers if isinstance(header, _Admitted)]
         pixels = sum(header.used.pixels for header in admitted)
         _check_maps(card, len(mapped), len(admitted), pixels)
-        costs = [cost for header in admitted for cost in (header.decoding, header.inferring)]
+        costs = [cost for header in admitted for cost in header.costs]
         with self._scheduler.admit(pixels, costs):
             jobs = [
-                self._one(engine, picture, header, resize.policy, options, mapped, arrived)
+                self._one(engine, picture.name, header, options, mapped, arrived)
                 for picture, header in zip(pictures, headers, strict=True)
             ]
             return await _gather(jobs)
 
     def _headers(
-        self, engine: Engine, pictures: Sequence[Picture], resize: Resize
+        self, engine: Engine, pictures: Sequence[Picture | Raster], resize: Resize
     ) -> list[_Admitted | AnypoolError]:
         return [self._header(engine, picture, resize) for picture in pictures]
 
-    def _header(self, engine: Engine, picture: Picture, resize: Resize) -> _Admitted | AnypoolError:
-        network = engine.card.limits
+    def _header(
+        self, engine: Engine, picture: Picture | Raster, resize: Resize
+    ) -> _Admitted | AnypoolError:
         try:
-            header = read_header(picture.data, self._source, self._formats)
-            whole = whole_size(header.size, resize, network, self._inference)
+            if isinstance(picture, Raster):
+                return self._raster(engine, picture)
+            return self._picture(engine, picture, resize)
         except AnypoolError as exc:
             return exc
+
+    def _picture(self, engine: Engine, picture: Picture, resize: Resize) -> _Admitted:
+        card = engine.card
+        header = read_header(picture.data, self._source, self._formats)
+        whole = whole_size(header.size, resize, card.limits, self._inference)
         used, exact = resize.seen(whole), whole if resize.exact else None
-        decoding = Cost(header.format, decode_seconds(header, used, exact))
-        return _Admitted(header, used, exact, decoding, inference_cost(engine, used.pixels))
+        cost = Cost(header.format, decode_seconds(header, used, exact))
+        work = partial(decode, picture.data, header, used, card.preprocessing, exact)
+        image = Undecoded(work, used.height, used.width, cost)
+        costs = cost, inference_cost(engine, used.pixels)
+        return _Admitted(header.size, used, resize.policy, image, costs)
+
+    def _raster(self, engine: Engine, raster: Raster) -> _Admitted:
+        height, width, _ = raster.pixels.shape
+        size = whole_size(Size(width, height), _NATIVE, engine.card.limits, self._inference)
+        costs = (inference_cost(engine, size.pixels),)
+        return _Admitted(size, size, _NATIVE.policy, raster.pixels, costs)
 
     async def _one(
         self,
         engine: Engine,
-        picture: Picture,
+        name: str | None,
         admitted: _Admitted | AnypoolError,
-        policy: Policy,
         options: Options,
         mapped: Sequence[int],
         arrived: float,
     ) -> Outcome:
         if isinstance(admitted, AnypoolError):
-            return Outcome(picture.name, error=admitted)
+            return Outcome(name, error=admitted)
         deadline = arrived + (options.timeout_s or self._deadline_s)
-        header, used = admitted.header, admitted.used
-        preprocessing = engine.card.preprocessing
-        work = partial(decode, picture.data, header, used, preprocessing, admitted.exact)
-        cost, decoding, queued = admitted.decoding, 0.0, 0.0
-        ready: Pixels | Undecoded = Undecoded(work, used.height, used.width, cost)
+        ready, decoding, queued = admitted.image, 0.0, 0.0
         try:
-            if not admitted.cheap or engine.device != "cpu":
-                decoded = await self._scheduler.decode(work, cost, arrived, deadline)
+            if isinstance(ready, Undecoded) and not (admitted.cheap and engine.device == "cpu"):
+                decoded = await self._scheduler.decode(ready.decode, ready.cost, arrived, deadline)
                 ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
             scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped)
             best = predictions(engine.card, scored.value, options)
             maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:
-            return Outcome(picture.name, error=exc)
+            return Outcome(name, error=exc)
         result = Result(
-            source=header.size,
-            used=used,
-            policy=policy,
+            source=admitted.source,
+            used=admitted.used,
+            policy=admitted.policy,
             predictions=best,
+            scores=scored.value,
             embedding=_embedding(scored.value) if options.embedding else None,
             maps=maps,
         )
         return Outcome(
-            picture.name,
+            name,
             result,
             decoding=decoding + scored.decoding,
             queued=queued + scored.waited,
             inferring=scored.ran,
+            batch=scored.batch,
         )
+
+
+def check_all(found: Sequence[object]) -> None:
+    """Raise the first error among what was found of each image, saying of which image it is."""
+    for index, one in enumerate(found):
+        if isinstance(one, AnypoolError):
+            raise one if len(found) == 1 else one.of(f"image {index}")
 
 
 def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction]:

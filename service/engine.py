@@ -78,6 +78,17 @@ class Scores:
     ranking: NDArray[np.int64]  # (n, k), classes, the most probable first, ties by index
     maps: tuple[Maps, ...] | None = None  # of each image, if any was wanted
 
+    @staticmethod
+    def joined(parts: "Sequence[Scores]") -> "Scores":
+        """The scores of several batches, without their maps."""
+        embeddings = [part.embedding for part in parts if part.embedding is not None]
+        return Scores(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
+            np.concatenate(embeddings) if len(embeddings) == len(parts) else None,
+            np.concatenate([part.ranking for part in parts]),
+        )
+
     def row(self, index: int) -> "Scores":
         """The scores of one image, as a batch of one."""
         return self.rows(slice(index, index + 1))

@@ -26,6 +26,7 @@ AnypoolError
 limit and the way out.
 """
 
+from copy import copy
 from typing import ClassVar
 
 
@@ -39,6 +40,13 @@ class AnypoolError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    def of(self, what: str) -> "AnypoolError":
+        """The same error, saying what it is about."""
+        error = copy(self)
+        error.detail = f"{what}: {self.detail}"
+        error.__cause__ = self
+        return error
 
 
 class BadRequest(AnypoolError):

@@ -7,6 +7,7 @@ or one that never wants to see a client's photos on disk, cannot have that.
 import asyncio
 import base64
 import binascii
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,8 @@ from service.settings import MEGA
 from service.threads import parsed
 
 PART = "files"
+_ENCODINGS = {"identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's wbits
+_SURELY_ON_A_THREAD = MEGA  # a few bytes may inflate to many
 
 
 class EncodedImage(BaseModel):
@@ -55,11 +58,7 @@ async def read(request: Request, max_bytes: int, timeout_s: float, max_images: i
     Raises BodyTooLarge (at once if Content-Length says so), RequestTimeout, BadRequest,
     TooManyImages; starlette's ClientDisconnect when the client goes away.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            data = await _read(request, max_bytes)
-    except TimeoutError as exc:
-        raise RequestTimeout(f"the body did not arrive within {timeout_s:g} s") from exc
+    data = await read_bytes(request, max_bytes, timeout_s)
     content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type == b"multipart/form-data":
         boundary = options.get(b"boundary")
@@ -75,6 +74,38 @@ async def read(request: Request, max_bytes: int, timeout_s: float, max_images: i
     if not pictures:
         raise BadRequest("the request has no image")
     return Body(pictures, single=False)
+
+
+async def read_bytes(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """A request's body as it was before any Content-Encoding (gzip, deflate).
+
+    Raises BodyTooLarge, also when only the inflated body is; RequestTimeout; BadRequest.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise BadRequest(f"Content-Encoding: {encoding} is not supported; gzip and deflate are")
+    try:
+        async with asyncio.timeout(timeout_s):
+            data = await _read(request, max_bytes)
+    except TimeoutError as exc:
+        raise RequestTimeout(f"the body did not arrive within {timeout_s:g} s") from exc
+    wbits = _ENCODINGS[encoding]
+    if wbits is None:
+        return data
+    return await parsed(partial(_inflate, data, wbits, encoding, max_bytes), _SURELY_ON_A_THREAD)
+
+
+def _inflate(data: bytes, wbits: int, encoding: str, max_bytes: int) -> bytes:
+    inflater = zlib.decompressobj(wbits)
+    try:
+        inflated = inflater.decompress(data, max_bytes + 1)
+    except zlib.error as exc:
+        raise BadRequest(f"the body is not {encoding}: {exc}") from exc
+    if len(inflated) > max_bytes:
+        raise _too_large(max_bytes)
+    if not inflater.eof or inflater.unused_data:
+        raise BadRequest(f"the body is {encoding}, but ends too early or too late")
+    return inflated
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -106,21 +137,23 @@ def _json(data: bytes, max_images: int) -> list[Picture]:
             f'JSON should be {{"images": [{{"name": "a.jpg", "data": "<base64>"}}]}}; '
             f"{where or 'body'}: {first['msg']}"
         ) from exc
-    _check_count(len(request.images), max_images)
+    check_count(len(request.images), max_images)
     return [
-        Picture(image.name, _base64(image.data, index))
+        Picture(image.name, from_base64(image.data, f"images.{index}.data"))
         for index, image in enumerate(request.images)
     ]
 
 
-def _base64(data: str, index: int) -> bytes:
+def from_base64(data: str, where: str) -> bytes:
+    """The bytes that `data` stands for; raises BadRequest, which names `where` it stood."""
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise BadRequest(f"images.{index}.data is not base64: {exc}") from exc
+        raise BadRequest(f"{where} is not base64: {exc}") from exc
 
 
-def _check_count(count: int, max_images: int) -> None:
+def check_count(count: int, max_images: int) -> None:
+    """Raise TooManyImages when a request has more than it may."""
     if count > max_images:
         raise TooManyImages(f"a request may have {max_images} images. Send several requests")
 
@@ -139,7 +172,7 @@ def _multipart(data: bytes, boundary: bytes, max_images: int) -> list[Picture]:
     ended = False
 
     def begin() -> None:
-        _check_count(len(parts) + 1, max_images)
+        check_count(len(parts) + 1, max_images)
         parts.append(_Part())
 
     def header_field(chunk: bytes, start: int, end: int) -> None:

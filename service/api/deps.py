@@ -9,6 +9,7 @@ from service.errors import Draining, NotReady
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.statistics import Statistics
 from service.store import Store
 
 
@@ -21,6 +22,7 @@ class Service:
     scheduler: Scheduler
     classifier: Classifier
     metrics: Metrics
+    statistics: Statistics
     active: int = 0  # requests being answered
     draining: bool = False
     problem: str | None = None  # why loading failed

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details."""
+"""Errors as RFC 9457 problem details, and as the Open Inference Protocol has them."""
 
 import logging
 from http import HTTPStatus
@@ -37,6 +37,15 @@ def response(error: AnypoolError) -> JSONResponse:
     )
 
 
+def draw(path: str, error: AnypoolError) -> JSONResponse:
+    """An error as clients of that path expect it: under /v2 as {"error": "…"}."""
+    answer = response(error)
+    if not path.startswith("/v2"):
+        return answer
+    headers = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
+    return JSONResponse({"error": error.detail}, error.status, headers=headers)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem detail."""
     app.add_exception_handler(AnypoolError, _ours)
@@ -47,23 +56,26 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, AnypoolError)
-    return response(exc)
+    return draw(request.url.path, exc)
 
 
 async def _parameters(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors())
-    return response(BadParameter(wrong))
+    return draw(request.url.path, BadParameter(wrong))
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
+    detail = f"{request.method} {request.url.path}: {exc.detail}. See /docs"
+    if request.url.path.startswith("/v2"):
+        return JSONResponse({"error": detail}, exc.status_code, headers=exc.headers)
     name, title = _TITLES.get(exc.status_code, ("error", HTTPStatus(exc.status_code).phrase))
     body = {
         "type": TYPE_PREFIX + name,
         "title": title,
         "status": exc.status_code,
-        "detail": f"{request.method} {request.url.path}: {exc.detail}. See /docs",
+        "detail": detail,
     }
     return JSONResponse(
         body, exc.status_code, headers=exc.headers, media_type="application/problem+json"
@@ -72,6 +84,7 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
 
 async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
     logger.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=exc)
-    answer = response(AnypoolError("an error that nobody foresaw; the service's log has it"))
+    error = AnypoolError("an error that nobody foresaw; the service's log has it")
+    answer = draw(request.url.path, error)
     answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
     return answer

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from service.api import body as bodies
+from service.api.answering import outcomes
 from service.api.deps import Service, service
-from service.api.disconnect import unless_gone
 from service.api.errors import problem, response
 from service.api.schemas_v1 import (
     ClassifyAnswer,
@@ -22,7 +22,7 @@ from service.api.schemas_v1 import (
 )
 from service.classify import Options, Outcome
 from service.engine import Engine
-from service.errors import AnypoolError, BadParameter
+from service.errors import BadParameter
 from service.heat import HeatMap
 from service.settings import MEGA, Settings
 
@@ -154,25 +154,17 @@ async def _classify(
     body = await bodies.read(
         request, limits.max_body_bytes, limits.body_timeout_s, limits.max_images
     )
-    try:
-        outcomes = await unless_gone(
-            request, parts.classifier.classify(engine, body.pictures, options)
-        )
-    except AnypoolError as exc:
-        parts.metrics.rejected(engine.card.name, exc, len(body.pictures))
-        raise
-    for outcome in outcomes:
-        parts.metrics.image(engine.card.name, outcome)
-    error = outcomes[0].error
+    found = await outcomes(request, parts, engine, body.pictures, options)
+    error = found[0].error
     if body.single and error is not None:
         return response(error)
     answer = {
         "model": engine.card.name,
         "version": str(engine.card.version),
         "request_id": request.state.request_id,
-        "results": [_result(outcome) for outcome in outcomes],
+        "results": [_result(outcome) for outcome in found],
     }
-    return JSONResponse(answer, headers={"Server-Timing": _timing(outcomes)})
+    return JSONResponse(answer, headers={"Server-Timing": _timing(found)})
 
 
 def _options(asked: ClassifyQuery, engine: Engine) -> Options:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from service.batching import Batch, Group, Job
 from service.classify import Outcome, Result
 from service.costs import Canvas
-from service.engine import Engine
+from service.engine import Engine, Scores
 from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
@@ -29,7 +30,9 @@ def batch(*sizes: tuple[int, int], canvas: Canvas | None = None, group: Group = 
 
 
 def result(source: Size, used: Size) -> Result:
-    return Result(source, used, "fit", [], None)
+    nothing = np.zeros((1, 1), np.float32)
+    scores = Scores(nothing, nothing, None, np.zeros((1, 1), np.int64))
+    return Result(source, used, "fit", [], None, scores)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:

@@ -1,0 +1,83 @@
+"""What was asked of each model and how long it took, as Triton's clients count it."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.classify import Outcome
+
+Key = tuple[str, int]  # a model's name and version
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often, and how long altogether."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Record:
+    """Of one model version. Durations are of requests, each of its slowest image.
+
+    images: answered; runs: images by how many shared their run, so that runs[n] / n are runs of n
+    """
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    decode: Duration = field(default_factory=Duration)
+    infer: Duration = field(default_factory=Duration)
+    answer: Duration = field(default_factory=Duration)
+    images: int = 0
+    runs: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
+    last: float = 0.0  # when an inference ended, seconds since 1970
+
+    @property
+    def executions(self) -> int:
+        """Runs of the network."""
+        return round(sum(images.count / n for n, images in self.runs.items()))
+
+
+class Statistics:
+    """A record of each model version, since the service began."""
+
+    def __init__(self) -> None:
+        self._records: dict[Key, Record] = defaultdict(Record)
+
+    def of(self, name: str, version: int) -> Record:
+        """The record of a model version; all zeros if nothing was asked of it."""
+        return self._records[name, version]
+
+    def answered(self, model: Key, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Note a request of that length and what became of its images."""
+        record = self._records[model]
+        done = [outcome for outcome in outcomes if outcome.error is None]
+        if len(done) < len(outcomes):
+            record.fail.add(seconds)
+        else:
+            record.success.add(seconds)
+        if not done:
+            return
+        decoding = max(outcome.decoding for outcome in done)
+        queued = max(outcome.queued for outcome in done)
+        inferring = max(outcome.inferring for outcome in done)
+        record.decode.add(decoding)
+        record.queue.add(queued)
+        record.infer.add(inferring)
+        record.answer.add(max(0.0, seconds - decoding - queued - inferring))
+        record.images += len(done)
+        for outcome in done:
+            record.runs[outcome.batch].add(outcome.inferring)
+        record.last = time.time()
+
+    def refused(self, model: Key, seconds: float) -> None:
+        """Note a request that was refused whole."""
+        self._records[model].fail.add(seconds)
