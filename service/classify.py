@@ -18,7 +18,7 @@ from service.images import Header, Pixels, SourceLimits, decode, decode_seconds,
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
-from service.work import Cost, Undecoded, inference_cost
+from service.work import Cost, Phase, Undecoded, inference_cost, seconds_in
 
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.
@@ -88,14 +88,26 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result or an error, never both, and how long each phase took in seconds."""
+    """A result or an error, never both; the network pixels admitted, and where the time went."""
 
     name: str | None
     result: Result | None = None
     error: AnypoolError | None = None
-    decoding: float = 0.0
-    queued: float = 0.0
-    inferring: float = 0.0
+    pixels: int = 0
+    phases: Sequence[Phase] = ()
+
+    @property
+    def decoding(self) -> float:
+        """Seconds, as those below."""
+        return seconds_in(self.phases, "decode")
+
+    @property
+    def queued(self) -> float:
+        return seconds_in(self.phases, "queue")
+
+    @property
+    def inferring(self) -> float:
+        return seconds_in(self.phases, "infer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +208,17 @@ class Classifier:
         header, used = admitted.header, admitted.used
         preprocessing = engine.card.preprocessing
         work = partial(decode, picture.data, header, used, preprocessing, admitted.exact)
-        cost, decoding, queued = admitted.decoding, 0.0, 0.0
+        cost, phases = admitted.decoding, list[Phase]()
         ready: Pixels | Undecoded = Undecoded(work, used.height, used.width, cost)
         try:
             if not admitted.cheap or engine.device != "cpu":
-                decoded = await self._scheduler.decode(work, cost, arrived, deadline)
-                ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
-            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped)
+                decoded = await self._scheduler.decode(work, cost, arrived, deadline, phases)
+                ready = decoded.value
+            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped, phases)
             best = predictions(engine.card, scored.value, options)
             maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:
-            return Outcome(picture.name, error=exc)
+            return Outcome(picture.name, None, exc, used.pixels, phases)
         result = Result(
             source=header.size,
             used=used,
@@ -215,13 +227,7 @@ class Classifier:
             embedding=_embedding(scored.value) if options.embedding else None,
             maps=maps,
         )
-        return Outcome(
-            picture.name,
-            result,
-            decoding=decoding + scored.decoding,
-            queued=queued + scored.waited,
-            inferring=scored.ran,
-        )
+        return Outcome(picture.name, result, None, used.pixels, phases)
 
 
 def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction]:

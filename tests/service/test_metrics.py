@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
-from service.work import Cost
+from service.work import Cost, Phase
 from tests.service.fakes import PLAIN
 
 GROUP = Group("net", PLAIN)
@@ -30,6 +31,13 @@ def batch(*sizes: tuple[int, int], canvas: Canvas | None = None, group: Group = 
 
 def result(source: Size, used: Size) -> Result:
     return Result(source, used, "fit", [], None)
+
+
+def took(decode: float, queue: float, infer: float) -> list[Phase]:
+    spent: list[tuple[Literal["decode", "queue", "infer"], float]] = [
+        ("queue", queue / 2), ("decode", decode), ("queue", queue / 2), ("infer", infer)
+    ]  # fmt: skip
+    return [Phase(name, 1.0, 1.0 + seconds) for name, seconds in spent]
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -137,8 +145,8 @@ def test_no_more_than_ten_thousand_shapes_are_remembered() -> None:
 def test_an_image_is_classed_by_its_pixels(size: Size, pixels: str) -> None:
     metrics = Metrics()
     small = Size(8, 8)
-    metrics.image("net", Outcome(None, result(size, small), None, 0.25, 0.5, 2.0))
-    metrics.image("net", Outcome(None, result(small, size), None, 0.25, 0.5, 2.0))
+    metrics.image("net", Outcome(None, result(size, small), phases=took(0.25, 0.5, 2.0)))
+    metrics.image("net", Outcome(None, result(small, size), phases=took(0.25, 0.5, 2.0)))
     sent = {"model": "net", "phase": "decode", "pixels": pixels}
     assert value(metrics, "phase_seconds_sum", **sent) >= 0.25
     for phase, seconds in (("queue", 0.5), ("infer", 2.0)):
