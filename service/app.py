@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -30,6 +31,10 @@ from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
 from service.store import Store
+from service.version import version
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +84,15 @@ def create_store(settings: Settings) -> Store:
     )
 
 
+def create_traces(settings: Settings) -> "Traces | None":
+    """Where traces go, if anywhere; only then OpenTelemetry is imported."""
+    if settings.otel_endpoint is None:
+        return None
+    from service.traces import Traces
+
+    return Traces(settings.otel_endpoint)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without `settings` they come from the environment (ANYPOOL_*)."""
     settings = settings or Settings()
@@ -91,10 +105,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
+        traces=create_traces(settings),
     )
     app = FastAPI(
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
+        version=version(),
         lifespan=_lifespan,
         redirect_slashes=False,
     )
@@ -122,6 +138,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in watching:
             task.cancel()
         parts.scheduler.close()
+        await _send_traces(parts)
+
+
+async def _send_traces(parts: Service) -> None:
+    if parts.traces is not None:
+        await asyncio.to_thread(parts.traces.close)
 
 
 async def _load(parts: Service) -> None:
@@ -163,6 +185,7 @@ async def _end_hung(parts: Service) -> None:
     logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
     parts.draining = True
     await _answered(parts)
+    await _send_traces(parts)
     os._exit(_HUNG)
 
 

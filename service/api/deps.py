@@ -1,6 +1,7 @@
 """What the routes work with."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -10,6 +11,9 @@ from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.store import Store
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 
 @dataclass(slots=True)
@@ -21,6 +25,7 @@ class Service:
     scheduler: Scheduler
     classifier: Classifier
     metrics: Metrics
+    traces: "Traces | None" = None
     active: int = 0  # requests being answered
     draining: bool = False
     problem: str | None = None  # why loading failed

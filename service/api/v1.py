@@ -23,6 +23,7 @@ from service.api.schemas_v1 import (
 from service.classify import Options, Outcome
 from service.engine import Engine
 from service.errors import AnypoolError, BadParameter
+from service.facts import Facts, longest
 from service.heat import HeatMap
 from service.settings import MEGA, Settings
 
@@ -149,11 +150,14 @@ async def _classify(
 ) -> JSONResponse:
     parts.ensure_ready()
     engine = parts.store.get(name, version)
+    facts: Facts = request.state.facts
+    facts.model, facts.version = engine.card.name, str(engine.card.version)
     options = _options(asked, engine)
     limits = parts.settings
     body = await bodies.read(
         request, limits.max_body_bytes, limits.body_timeout_s, limits.max_images
     )
+    facts.images = len(body.pictures)
     try:
         outcomes = await unless_gone(
             request, parts.classifier.classify(engine, body.pictures, options)
@@ -161,6 +165,7 @@ async def _classify(
     except AnypoolError as exc:
         parts.metrics.rejected(engine.card.name, exc, len(body.pictures))
         raise
+    facts.outcomes = outcomes
     for outcome in outcomes:
         parts.metrics.image(engine.card.name, outcome)
     error = outcomes[0].error
@@ -242,12 +247,8 @@ def _map(heat_map: HeatMap) -> dict[str, Any]:
 
 def _timing(outcomes: Sequence[Outcome]) -> str:
     """Server-Timing: the longest that any image of the request spent in each phase."""
-    phases = {
-        "decode": max(outcome.decoding for outcome in outcomes),
-        "queue": max(outcome.queued for outcome in outcomes),
-        "infer": max(outcome.inferring for outcome in outcomes),
-    }
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items())
+    phases = longest(outcomes).items()
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases)
 
 
 def _limits(settings: Settings) -> LimitsBody:
