@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from models.card import CardError
-from service.api import errors, ops, v1
+from service.api import errors, openapi, ops, v1
 from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
@@ -111,6 +111,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
         version=version(),
+        description=openapi.ABOUT,
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
     )
@@ -119,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.include_router(v1.router)
     app.include_router(ops.router)
+    openapi.describe(app)
     return app
 
 

@@ -31,6 +31,8 @@ class Envelope:
             return
         headers = Headers(scope=scope)
         facts = _facts(scope, headers)
+        if facts.method == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         scope.setdefault("state", {}).update(request_id=facts.request_id, facts=facts)
         arrived = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 

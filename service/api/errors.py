@@ -65,8 +65,11 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
         "status": exc.status_code,
         "detail": f"{request.method} {request.url.path}: {exc.detail}. See /docs",
     }
+    headers = dict(exc.headers or {})
+    if headers.get("Allow") == "GET":  # the envelope answers HEAD wherever there is GET
+        headers["Allow"] = "GET, HEAD"
     return JSONResponse(
-        body, exc.status_code, headers=exc.headers, media_type="application/problem+json"
+        body, exc.status_code, headers=headers, media_type="application/problem+json"
     )
 
 

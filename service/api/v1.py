@@ -11,6 +11,7 @@ from service.api import body as bodies
 from service.api.deps import Service, service
 from service.api.disconnect import unless_gone
 from service.api.errors import problem, response
+from service.api.openapi import CLASSIFIED, IMAGE_BODY, problems, query
 from service.api.schemas_v1 import (
     ClassifyAnswer,
     ClassifyQuery,
@@ -18,7 +19,6 @@ from service.api.schemas_v1 import (
     ModelBody,
     ModelList,
     ModelSummary,
-    ProblemBody,
 )
 from service.classify import Options, Outcome
 from service.engine import Engine
@@ -30,14 +30,27 @@ from service.settings import MEGA, Settings
 router = APIRouter(prefix="/v1", tags=["REST v1"])
 
 Parts = Annotated[Service, Depends(service)]
-ModelName = Annotated[str, Path(description="a model's name, see GET /v1/models")]
-Version = Annotated[str, Path(description="a positive integer")]
+ModelName = Annotated[
+    str, Path(description="a model's name, see GET /v1/models", examples=["efficientnet_lite0"])
+]
+Version = Annotated[
+    str,
+    Path(
+        description="a positive integer",
+        examples=["1"],
+        json_schema_extra={"pattern": "^[1-9][0-9]*$"},  # said, not checked: others are 404
+    ),
+]
 
 
 async def _asked(request: Request) -> ClassifyQuery:
     """The query. FastAPI could parse it, but takes longer for it than for the rest of a request."""
+    asked = request.query_params.multi_items()
+    values = dict(asked)
+    if len(values) < len(asked):
+        raise BadParameter("a parameter is given more than once")
     try:
-        return ClassifyQuery.model_validate_strings(dict(request.query_params))
+        return ClassifyQuery.model_validate_strings(values)
     except ValidationError as exc:
         wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors(include_url=False))
         raise BadParameter(wrong) from exc
@@ -45,45 +58,17 @@ async def _asked(request: Request) -> ClassifyQuery:
 
 Asked = Annotated[ClassifyQuery, Depends(_asked)]
 
-_STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemBody, "description": "problem details"} for status in _STATUSES
-}
-_IMAGE_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["files"],
-                "properties": {
-                    "files": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "format": "binary"},
-                    }
-                },
-            }
-        },
-        "application/json": {"schema": bodies.ImagesRequest.model_json_schema()},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
+_QUERY = query()
 
 
-_QUERY = [
-    {"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")}
-    for name, schema in ClassifyQuery.model_json_schema()["properties"].items()
-]
-
-
-def _documented(function: Any, path: str) -> None:
+def _documented(function: Any, path: str, summary: str, *statuses: int) -> None:
     router.post(
         path,
+        operation_id=function.__name__,
+        summary=summary,
         response_model=ClassifyAnswer,
-        responses=_PROBLEMS,
-        openapi_extra={"requestBody": _IMAGE_BODY, "parameters": _QUERY},
-        response_model_exclude_none=True,
+        responses={200: CLASSIFIED, **problems(400, 408, 413, 415, 422, 500, 503, 504, *statuses)},
+        openapi_extra={"requestBody": IMAGE_BODY, "parameters": _QUERY},
     )(function)
 
 
@@ -106,12 +91,23 @@ async def classify_with_version(
     return await _classify(request, parts, asked, name, version)
 
 
-_documented(classify, "/classify")
-_documented(classify_with_model, "/models/{name}/classify")
-_documented(classify_with_version, "/models/{name}/versions/{version}/classify")
+_documented(classify, "/classify", "Classify images")
+_documented(classify_with_model, "/models/{name}/classify", "Classify with a model", 404)
+_documented(
+    classify_with_version,
+    "/models/{name}/versions/{version}/classify",
+    "Classify with a version",
+    404,
+)
 
 
-@router.get("/models")
+@router.get(
+    "/models",
+    operation_id="models",
+    summary="List the models",
+    response_description="All loaded versions, the default model first.",
+    responses=problems(503, never="overloaded"),
+)
 async def models(parts: Parts) -> ModelList:
     """List the loaded models, the default first."""
     parts.ensure_ready()
@@ -130,7 +126,13 @@ async def models(parts: Parts) -> ModelList:
     )
 
 
-@router.get("/models/{name}", responses={404: _PROBLEMS[404]})
+@router.get(
+    "/models/{name}",
+    operation_id="model",
+    summary="Describe a model",
+    response_description="Its card and limits.",
+    responses=problems(404, 503, never="overloaded"),
+)
 async def model(parts: Parts, name: ModelName) -> ModelBody:
     """The card of a model's newest version, and the limits in force."""
     parts.ensure_ready()
