@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from models.card import CardError
-from service.api import errors, ops, v1, v2
+from service.api import errors, openapi, ops, v1, v2
 from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
@@ -31,6 +32,10 @@ from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
 from service.statistics import Statistics
 from service.store import Store
+from service.version import version
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +85,15 @@ def create_store(settings: Settings) -> Store:
     )
 
 
+def create_traces(settings: Settings) -> "Traces | None":
+    """Where traces go, if anywhere; only then OpenTelemetry is imported."""
+    if settings.otel_endpoint is None:
+        return None
+    from service.traces import Traces
+
+    return Traces(settings.otel_endpoint)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without `settings` they come from the environment (ANYPOOL_*)."""
     settings = settings or Settings()
@@ -93,10 +107,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
         statistics=Statistics(),
+        traces=create_traces(settings),
     )
     app = FastAPI(
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
+        version=version(),
+        description=openapi.ABOUT,
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
     )
@@ -106,6 +124,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(v1.router)
     app.include_router(v2.router)
     app.include_router(ops.router)
+    openapi.describe(app)
     return app
 
 
@@ -125,6 +144,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in watching:
             task.cancel()
         parts.scheduler.close()
+        await _send_traces(parts)
+
+
+async def _send_traces(parts: Service) -> None:
+    if parts.traces is not None:
+        await asyncio.to_thread(parts.traces.close)
 
 
 async def _load(parts: Service) -> None:
@@ -166,6 +191,7 @@ async def _end_hung(parts: Service) -> None:
     logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
     parts.draining = True
     await _answered(parts)
+    await _send_traces(parts)
     os._exit(_HUNG)
 
 

@@ -18,7 +18,7 @@ from service.images import Pixels, SourceLimits, decode, decode_seconds, read_he
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
-from service.work import Cost, Undecoded, inference_cost
+from service.work import Cost, Phase, Undecoded, inference_cost, seconds_in
 
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.
@@ -99,15 +99,31 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result or an error, never both, and how long each phase took in seconds."""
+    """A result or an error, never both; the network pixels admitted, and where the time went."""
 
     name: str | None
     result: Result | None = None
     error: AnypoolError | None = None
-    decoding: float = 0.0
-    queued: float = 0.0
-    inferring: float = 0.0
-    batch: int = 1  # images that shared its run
+    pixels: int = 0
+    phases: Sequence[Phase] = ()
+
+    @property
+    def decoding(self) -> float:
+        """Seconds, as those below."""
+        return seconds_in(self.phases, "decode")
+
+    @property
+    def queued(self) -> float:
+        return seconds_in(self.phases, "queue")
+
+    @property
+    def inferring(self) -> float:
+        return seconds_in(self.phases, "infer")
+
+    @property
+    def batch(self) -> int:
+        """Images that shared its run; 1 where it was not run."""
+        return max((phase.batch for phase in self.phases), default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,16 +240,18 @@ class Classifier:
         if isinstance(admitted, AnypoolError):
             return Outcome(name, error=admitted)
         deadline = arrived + (options.timeout_s or self._deadline_s)
-        ready, decoding, queued = admitted.image, 0.0, 0.0
+        ready, phases = admitted.image, list[Phase]()
         try:
             if isinstance(ready, Undecoded) and not (admitted.cheap and engine.device == "cpu"):
-                decoded = await self._scheduler.decode(ready.decode, ready.cost, arrived, deadline)
-                ready, decoding, queued = decoded.value, decoded.ran, decoded.waited
-            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped)
+                decoded = await self._scheduler.decode(
+                    ready.decode, ready.cost, arrived, deadline, phases
+                )
+                ready = decoded.value
+            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped, phases)
             best = predictions(engine.card, scored.value, options)
             maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:
-            return Outcome(name, error=exc)
+            return Outcome(name, None, exc, admitted.used.pixels, phases)
         result = Result(
             source=admitted.source,
             used=admitted.used,
@@ -243,14 +261,7 @@ class Classifier:
             embedding=_embedding(scored.value) if options.embedding else None,
             maps=maps,
         )
-        return Outcome(
-            name,
-            result,
-            decoding=decoding + scored.decoding,
-            queued=queued + scored.waited,
-            inferring=scored.ran,
-            batch=scored.batch,
-        )
+        return Outcome(name, result, None, admitted.used.pixels, phases)
 
 
 def check_all(found: Sequence[object]) -> None:

@@ -1,17 +1,73 @@
-"""How the service logs: one line a message, to standard error."""
+"""How the service logs: one line a message, to standard error, for people or for machines.
 
+A record may have `fields`, which both formats show. Whatever a client sent, it cannot begin a line.
+"""
+
+import json
 import logging.config
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Format = Literal["console", "json"]
+
+_IN_MESSAGE = ("method", "path", "status")
 
 
-def configuration(level: str) -> dict[str, Any]:
+class ConsoleFormatter(logging.Formatter):
+    """`time LEVEL logger[pid] message name=value ...`; a traceback follows, indented."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        shown = [
+            f"{name}={value}" for name, value in _fields(record).items() if name not in _IN_MESSAGE
+        ]
+        return _escaped(" ".join([super().formatMessage(record), *shown]))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {_escaped(line)}" for line in lines)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+_FORMATTERS = {"console": ConsoleFormatter, "json": JsonFormatter}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _escaped(text: str) -> str:
+    """Without line breaks and other characters that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def configuration(level: str, format: Format = "console") -> dict[str, Any]:  # noqa: A002
     """A logging.config dictionary; uvicorn's own loggers follow it too."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "line": {"format": "%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s"}
-        },
+        "formatters": {"line": {"()": _FORMATTERS[format]}},
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
         },
@@ -20,6 +76,6 @@ def configuration(level: str) -> dict[str, Any]:
     }
 
 
-def configure(level: str) -> None:
+def configure(level: str, format: Format = "console") -> None:  # noqa: A002
     """Apply `configuration` to this process."""
-    logging.config.dictConfig(configuration(level))
+    logging.config.dictConfig(configuration(level, format))

@@ -1,6 +1,16 @@
 """Counters for Prometheus, in a registry of their own."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import platform
+
+import onnxruntime
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from service.batching import Batch
 from service.classify import Outcome, Result
@@ -8,6 +18,7 @@ from service.engine import Engine
 from service.errors import AnypoolError
 from service.resize import Size
 from service.scheduler import Scheduler
+from service.version import version
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -15,6 +26,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _CLASSES = {"128x128": 128**2, "512x512": 512**2, "1024x1024": 1024**2}
 _LARGER = "larger"
 _KINDS = ("alone", "equal", "mixed", "pinned")
+_BUILD = ("version", "onnxruntime", "python")
 _SHAPES = 10_000  # that are remembered, to count those seen first
 
 
@@ -23,6 +35,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = self._gauge("build_info", "1, for these versions", *_BUILD)
+        build.labels(version(), onnxruntime.__version__, platform.python_version()).set(1)
         self._shapes: set[tuple[object, ...]] = set()
         self._requests = self._counter("requests", "Requests answered", "route", "status")
         self._images = self._counter("images", "Images by outcome", "model", "outcome")

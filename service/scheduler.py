@@ -31,6 +31,7 @@ from service.work import (
     Cost,
     Done,
     Inference,
+    Phase,
     Run,
     Runs,
     Timed,
@@ -39,6 +40,8 @@ from service.work import (
     failed,
     inference_cost,
     perform,
+    phases,
+    stopped,
 )
 
 logger = logging.getLogger(__name__)
@@ -153,11 +156,19 @@ class Scheduler:
             self._backlog = self._backlog - seconds if self._admitted else 0.0
 
     async def decode(
-        self, work: Callable[[], T], cost: Cost, arrived: float, deadline: float
+        self,
+        work: Callable[[], T],
+        cost: Cost,
+        arrived: float,
+        deadline: float,
+        note: list[Phase] | None = None,
     ) -> Timed[T]:
-        """Run `work` on a thread; raises what it raises, DeadlineExceeded and NotReady."""
+        """Run `work` on a thread; raises what it raises, DeadlineExceeded and NotReady.
+
+        Whatever happens, `note` gets the phases it went through.
+        """
         lane = self._lanes[_CPU]
-        done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline)
+        done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline, note)
         return cast("Timed[T]", done)
 
     async def infer(
@@ -167,9 +178,11 @@ class Scheduler:
         arrived: float,
         deadline: float,
         classes: Sequence[int] = (),
+        note: list[Phase] | None = None,
     ) -> Timed[Scores]:
         """Scores (1, k) of one image (h, w, c), run alone or in company, with maps of `classes`.
 
+        Whatever happens, `note` gets the phases it went through.
         Raises InferenceFailed, DeadlineExceeded, NotReady, and what decoding raises.
         """
         if isinstance(picture, Undecoded):
@@ -188,6 +201,7 @@ class Scheduler:
             inference_cost(engine, height * width),
             arrived,
             deadline,
+            note,
         )
         return cast("Timed[Scores]", done)
 
@@ -216,13 +230,14 @@ class Scheduler:
         cost: Cost,
         arrived: float,
         deadline: float,
+        note: list[Phase] | None,
     ) -> Timed[object]:
         if lane.all_hang:
             raise _all_hang()
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline)
-        waiting = Waiting(loop.create_future(), now, cost, work)
+        waiting = Waiting(loop.create_future(), now, cost, work, [] if note is None else note)
         lane.add(job, waiting)
         alarm = loop.call_later(max(0.0, deadline - now), self._expire, lane, deadline)
         self._start(loop, lane)
@@ -244,7 +259,9 @@ class Scheduler:
 
     def _expire(self, lane: Lane, deadline: float) -> None:
         """Give up the jobs that are late; the timer may fire a little early."""
-        for waiting in lane.late(max(deadline, time.monotonic())):
+        now = time.monotonic()
+        for waiting in lane.late(max(deadline, now)):
+            waiting.phases.append(Phase("queue", waiting.since, now))
             late = DeadlineExceeded("no worker was free before the deadline; try again later")
             _fail(waiting, late)
 
@@ -255,7 +272,7 @@ class Scheduler:
                 done = perform(run)
             except Exception as exc:  # whatever happens, nobody is left waiting
                 logger.exception("a run failed in a way nobody foresaw")
-                done = Done([failed(exc)] * len(run.members))
+                done = Done([failed(exc)] * len(run.members), time.monotonic())
             following = lane.next(run)
             try:
                 loop.call_soon_threadsafe(self._finish, loop, lane, run, done)
@@ -269,15 +286,15 @@ class Scheduler:
         self._learn(run.batch, run.members, done)
         if done.inferred:
             self._observer.ran(run.batch)
-        decoded = sum(done.decoding)
         for index, (member, result) in enumerate(zip(run.members, done.results, strict=True)):
+            if member.future.done():  # the client went away, or the run hung
+                continue
+            found = phases(run, done, index)
+            member.phases += found
             if isinstance(result, Exception):
-                _fail(member, result)
-            elif not member.future.done():
-                decoding = done.decoding[index] if done.decoding else 0.0
-                waited = run.begun - member.since + decoded - decoding
-                timed = Timed(result, waited, done.ran, decoding, len(run.members))
-                member.future.set_result(timed)
+                member.future.set_exception(result)
+            else:
+                member.future.set_result(Timed(result, found))
 
     def _learn(self, batch: Batch, members: list[Waiting], done: Done) -> None:
         """Compare what a run took with what was predicted; one that failed teaches nothing."""
@@ -299,6 +316,7 @@ class Scheduler:
                 logger.error("a run of %d images hangs; stopping it", len(run.members))
                 run.stop.set()
                 for member in run.members:
+                    member.phases += stopped(run, member, time.monotonic())
                     _fail(member, DeadlineExceeded(f"the run took over {limit:g} s: stopped"))
             if lane.all_hang:
                 for waiting in list(lane.waiting.values()):

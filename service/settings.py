@@ -102,6 +102,25 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important message that is logged"
     )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console: lines for people; json: an object a line"
+    )
+    otel_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="where OpenTelemetry traces go, for example http://collector:4318/v1/traces; "
+        "needs the extra otel",
+    )
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[\w.~-]+)*$",
+        description="path that a proxy serves this under and takes away, for example /vision",
+    )
+    forwarded_allow_ips: str = Field(
+        "",
+        description="proxies, by address or network and separated by commas, whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed; * for all",
+    )
 
     @property
     def running_pixels(self) -> float:

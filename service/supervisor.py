@@ -49,7 +49,7 @@ def serve(settings: Settings) -> int:
 
     Raises OSError when the address is taken.
     """
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     os.environ.update(settings.environment())  # the worker reads them
     config = ConnectionConfig(
         "service.app:create_app",
@@ -58,9 +58,11 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
         ws="none",
-        proxy_headers=False,  # nothing here asks who or where the client is
+        root_path=settings.root_path,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         access_log=False,
-        log_config=configuration(settings.log_level),
+        log_config=configuration(settings.log_level, settings.log_format),
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.drain_s) + 1,
         timeout_worker_healthcheck=_HANG_S,

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -45,14 +45,26 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of an image's time, on the monotonic clock; `batch` images shared a run."""
+
+    name: Literal["queue", "decode", "infer"]
+    begun: float
+    ended: float
+    batch: int = 1
+
+
+def seconds_in(phases: Sequence[Phase], name: str) -> float:
+    """How long all phases of that name took together."""
+    return sum(phase.ended - phase.begun for phase in phases if phase.name == name)
+
+
+@dataclass(frozen=True, slots=True)
 class Timed(Generic[T]):
-    """A result, and seconds: until the run began, of the run, and of a decode just before it."""
+    """A result, and where the time went until it was there."""
 
     value: T
-    waited: float
-    ran: float
-    decoding: float = 0.0
-    batch: int = 1
+    phases: Sequence[Phase]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +90,13 @@ class Undecoded:
 
 @dataclass(slots=True)
 class Waiting:
-    """A job's other half: who waits for it, since when, and what to run."""
+    """A job's other half: who waits for it, since when, what to run; `phases` are noted there."""
 
     future: "asyncio.Future[Timed[object]]"
     since: float
     cost: Cost
     work: "Callable[[], object] | Inference"
+    phases: list[Phase] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +121,17 @@ class Run:
 
 @dataclass(slots=True)
 class Done:
-    """What a worker made of a batch: a result or an exception for each member, and seconds."""
+    """What a worker made of a batch: a result or an exception for each member, and seconds.
+
+    begun, ran: of the run; decodes, decoding: of each decode just before it
+    inferred: images that were run
+    """
 
     results: list[object]
+    begun: float
     ran: float = 0.0
-    inferred: bool = False
+    inferred: int = 0
+    decodes: list[float] = field(default_factory=list)
     decoding: list[float] = field(default_factory=list)
 
 
@@ -123,7 +142,7 @@ def inference_cost(engine: Runs, pixels: int) -> Cost:
 
 def perform(run: Run) -> Done:
     """Decode or infer."""
-    first = run.members[0].work
+    first, begun = run.members[0].work, time.monotonic()
     if isinstance(first, Inference):
         works = [m.work for m in run.members if isinstance(m.work, Inference)]
         return _decode_and_infer(first.engine, works, run.stop, run.batch.canvas)
@@ -131,14 +150,41 @@ def perform(run: Run) -> Done:
         result: object = first()
     except Exception as exc:  # travels to whoever waits for it
         result = exc
-    return Done([result], time.monotonic() - run.begun)
+    return Done([result], begun, time.monotonic() - begun)
+
+
+def phases(run: Run, done: Done, index: int) -> list[Phase]:
+    """Where the time of one member of a run went; it also waits for its neighbours' decodes."""
+    member, result = run.members[index], done.results[index]
+    since, ended = member.since, done.begun + done.ran
+    if not isinstance(member.work, Inference):
+        return [Phase("queue", since, done.begun), Phase("decode", done.begun, ended)]
+    found = []
+    if done.decodes and isinstance(member.work.picture, Undecoded):
+        begun, decoded = done.decodes[index], done.decodes[index] + done.decoding[index]
+        found = [Phase("queue", since, begun), Phase("decode", begun, decoded)]
+        if isinstance(result, Exception) and not isinstance(result, InferenceFailed):
+            return found
+        since = decoded
+    return [
+        *found,
+        Phase("queue", since, done.begun),
+        Phase("infer", done.begun, ended, max(1, done.inferred)),
+    ]
+
+
+def stopped(run: Run, member: Waiting, now: float) -> list[Phase]:
+    """Where the time of a member went whose run hangs."""
+    name: Literal["decode", "infer"] = "infer" if isinstance(member.work, Inference) else "decode"
+    queued = Phase("queue", member.since, run.begun)
+    return [queued, Phase(name, run.begun, now, len(run.members))]
 
 
 def _decode_and_infer(
     engine: Runs, works: list[Inference], stop: Stop, canvas: Canvas | None
 ) -> Done:
     """Decode what is not decoded, then run what could be."""
-    done = Done([])
+    done = Done([], time.monotonic())
     for work in works:
         begun = time.monotonic()
         try:
@@ -146,17 +192,18 @@ def _decode_and_infer(
             done.results.append(picture.decode() if isinstance(picture, Undecoded) else picture)
         except Exception as exc:  # travels to whoever waits for it
             done.results.append(exc)
+        done.decodes.append(begun)
         done.decoding.append(time.monotonic() - begun)
     ready = [
         (result, work.classes)
         for result, work in zip(done.results, works, strict=True)
         if isinstance(result, np.ndarray)
     ]
-    begun = time.monotonic()
-    done.inferred = bool(ready)
+    done.begun = time.monotonic()
+    done.inferred = len(ready)
     scores = iter(_infer(engine, ready, stop, canvas) if ready else [])
     done.results = [next(scores) if isinstance(r, np.ndarray) else r for r in done.results]
-    done.ran = time.monotonic() - begun
+    done.ran = time.monotonic() - done.begun
     return done
 
 

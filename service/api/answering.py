@@ -10,6 +10,7 @@ from service.api.disconnect import unless_gone
 from service.classify import Options, Outcome, Picture, Raster
 from service.engine import Engine
 from service.errors import AnypoolError
+from service.facts import Facts
 
 
 async def outcomes(
@@ -24,6 +25,8 @@ async def outcomes(
     Raises what `Classifier.classify` raises, and ClientDisconnect.
     """
     model = engine.card.name, engine.card.version
+    facts: Facts = request.state.facts
+    facts.images = len(pictures)
     begun = time.monotonic()
     try:
         found = await unless_gone(request, parts.classifier.classify(engine, pictures, options))
@@ -31,7 +34,17 @@ async def outcomes(
         parts.metrics.rejected(engine.card.name, exc, len(pictures))
         parts.statistics.refused(model, time.monotonic() - begun)
         raise
+    facts.outcomes = found
     for outcome in found:
         parts.metrics.image(engine.card.name, outcome)
     parts.statistics.answered(model, found, time.monotonic() - begun)
     return found
+
+
+def engine_of(request: Request, parts: Service, name: str | None, version: str | None) -> Engine:
+    """The engine that a request asks for, noted for its log line. Raises NotReady, NotFound, …"""
+    parts.ensure_ready()
+    engine = parts.store.get(name, version)
+    facts: Facts = request.state.facts
+    facts.model, facts.version = engine.card.name, str(engine.card.version)
+    return engine

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -33,7 +33,7 @@ class EncodedImage(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = None
-    data: str  # base64
+    data: str = Field(description="base64", json_schema_extra={"format": "byte"})
 
 
 class ImagesRequest(BaseModel):
@@ -41,7 +41,7 @@ class ImagesRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: list[EncodedImage]
+    images: list[EncodedImage] = Field(json_schema_extra={"minItems": 1})
 
 
 @dataclass(frozen=True, slots=True)

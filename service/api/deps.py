@@ -1,6 +1,7 @@
 """What the routes work with."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -11,6 +12,9 @@ from service.scheduler import Scheduler
 from service.settings import Settings
 from service.statistics import Statistics
 from service.store import Store
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class Service:
     classifier: Classifier
     metrics: Metrics
     statistics: Statistics
+    traces: "Traces | None" = None
     active: int = 0  # requests being answered
     draining: bool = False
     problem: str | None = None  # why loading failed

@@ -10,11 +10,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.deps import Service
+from service.api.errors import path_of
+from service.facts import Facts
 
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_QUIET = ("/healthz", "/readyz", "/metrics")
+_QUIET = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
 class Envelope:
@@ -28,26 +30,25 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
         headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
-        if not _ID.fullmatch(request_id):
-            request_id = f"{random.getrandbits(128):032x}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        facts = _facts(scope, headers)
+        if facts.method == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
+        scope.setdefault("state", {}).update(request_id=facts.request_id, facts=facts)
         arrived = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
         async def arrival() -> Message:
             nonlocal arrived
             message = await receive()
+            facts.size += len(message.get("body", b""))
             arrived = arrived or not message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                facts.status = message["status"]
                 answered = MutableHeaders(scope=message)
-                answered["X-Request-Id"] = request_id
+                answered["X-Request-Id"] = facts.request_id
                 if self._parts.draining or not arrived:  # an early answer is the last one
                     answered["Connection"] = "close"
             await send(message)
@@ -56,17 +57,38 @@ class Envelope:
         try:
             await self._app(scope, arrival, answer)
         except ClientDisconnect:
-            status = 499  # as nginx logs it: the client went away before it was answered
+            facts.status = 499  # as nginx logs it: the client went away before it was answered
         except Exception:
-            status = 500  # answered by Starlette, outside of this
+            facts.status = 500  # answered by Starlette, outside of this
             raise
         finally:
             self._parts.active -= 1
-            route = getattr(scope.get("route"), "path", "unknown")
-            self._parts.metrics.request(route, status)
-            if scope["path"] not in _QUIET:
-                milliseconds = (time.perf_counter() - begun) * 1000
-                logger.info(
-                    "%s %s %s %d %.1f ms",
-                    request_id, scope["method"], scope["path"], status, milliseconds,
-                )  # fmt: skip
+            self._tell(scope, headers, facts)
+
+    def _tell(self, scope: Scope, headers: Headers, facts: Facts) -> None:
+        """Count, trace and log a request that is over."""
+        facts.ended = time.monotonic()
+        facts.route = getattr(scope.get("route"), "path", None)
+        facts.key = getattr(scope["state"].get("client"), "name", None)
+        self._parts.metrics.request(facts.route or "unknown", facts.status)
+        if facts.path in _QUIET:
+            return
+        if self._parts.traces is not None:
+            self._parts.traces.request(facts, headers, scope["scheme"])
+        logger.info(
+            "%s %s %d", facts.method, facts.path, facts.status, extra={"fields": facts.fields()}
+        )
+
+
+def _facts(scope: Scope, headers: Headers) -> Facts:
+    request_id = headers.get("x-request-id", "")
+    if not _ID.fullmatch(request_id):
+        request_id = f"{random.getrandbits(128):032x}"
+    client = scope.get("client")
+    return Facts(
+        request_id=request_id,
+        method=scope["method"],
+        path=path_of(scope),
+        begun=time.monotonic(),
+        client=client[0] if client else None,
+    )

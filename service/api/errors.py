@@ -8,12 +8,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from service.errors import AnypoolError, BadParameter, Unavailable
 
 logger = logging.getLogger(__name__)
 
 TYPE_PREFIX = "/problems/"  # a relative reference: wherever the service stands
+_OIP = "/v2"  # the Open Inference Protocol
 _TITLES = {404: ("not-found", "No such page"), 405: ("method-not-allowed", "Method not allowed")}
 
 
@@ -38,12 +40,18 @@ def response(error: AnypoolError) -> JSONResponse:
 
 
 def draw(path: str, error: AnypoolError) -> JSONResponse:
-    """An error as clients of that path expect it: under /v2 as {"error": "…"}."""
+    """An error as clients of that path (see path_of) expect it: under /v2 as {"error": "…"}."""
     answer = response(error)
-    if not path.startswith("/v2"):
+    if not path.startswith(_OIP):
         return answer
     headers = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
     return JSONResponse({"error": error.detail}, error.status, headers=headers)
+
+
+def path_of(scope: Scope) -> str:
+    """The path of a request below the root path."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def install(app: FastAPI) -> None:
@@ -56,19 +64,19 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, AnypoolError)
-    return draw(request.url.path, exc)
+    return draw(path_of(request.scope), exc)
 
 
 async def _parameters(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors())
-    return draw(request.url.path, BadParameter(wrong))
+    return draw(path_of(request.scope), BadParameter(wrong))
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     detail = f"{request.method} {request.url.path}: {exc.detail}. See /docs"
-    if request.url.path.startswith("/v2"):
+    if path_of(request.scope).startswith(_OIP):
         return JSONResponse({"error": detail}, exc.status_code, headers=exc.headers)
     name, title = _TITLES.get(exc.status_code, ("error", HTTPStatus(exc.status_code).phrase))
     body = {
@@ -77,14 +85,17 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
         "status": exc.status_code,
         "detail": detail,
     }
+    headers = dict(exc.headers or {})
+    if headers.get("Allow") == "GET":  # the envelope answers HEAD wherever there is GET
+        headers["Allow"] = "GET, HEAD"
     return JSONResponse(
-        body, exc.status_code, headers=exc.headers, media_type="application/problem+json"
+        body, exc.status_code, headers=headers, media_type="application/problem+json"
     )
 
 
 async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
     logger.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=exc)
     error = AnypoolError("an error that nobody foresaw; the service's log has it")
-    answer = draw(request.url.path, error)
+    answer = draw(path_of(request.scope), error)
     answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
     return answer

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from models.card import Card
 
@@ -35,7 +36,7 @@ class ClassifyQuery(BaseModel):
     )
     classes: str | None = Field(
         None,
-        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
         description="answer only these classes, for example 281,282",
     )
     min_probability: float | None = Field(
@@ -56,7 +57,7 @@ class ClassifyQuery(BaseModel):
     )
     cam_classes: str | None = Field(
         None,
-        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
         description="whose maps, at most 100 classes (default: those of the predictions)",
     )
 
@@ -136,6 +137,15 @@ class LimitsBody(BaseModel):
     deadline_ms: int
 
 
+_LITE0: JsonDict = {
+    "name": "efficientnet_lite0",
+    "version": "1",
+    "default": True,
+    "provider": "CPUExecutionProvider",
+    "classes": 1000,
+}
+
+
 class ModelSummary(BaseModel):
     """A loaded model version."""
 
@@ -148,6 +158,8 @@ class ModelSummary(BaseModel):
 
 class ModelList(BaseModel):
     """All loaded model versions, the default first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"models": [_LITE0]}]})
 
     models: list[ModelSummary]
 

@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from service.api import body as bodies
-from service.api.answering import outcomes
+from service.api.answering import engine_of, outcomes
 from service.api.deps import Service, service
 from service.api.errors import problem, response
+from service.api.openapi import CLASSIFIED, IMAGE_BODY, problems, query
 from service.api.schemas_v1 import (
     ClassifyAnswer,
     ClassifyQuery,
@@ -18,25 +19,38 @@ from service.api.schemas_v1 import (
     ModelBody,
     ModelList,
     ModelSummary,
-    ProblemBody,
 )
 from service.classify import Options, Outcome
 from service.engine import Engine
 from service.errors import BadParameter
+from service.facts import longest
 from service.heat import HeatMap
 from service.settings import MEGA, Settings
 
 router = APIRouter(prefix="/v1", tags=["REST v1"])
 
 Parts = Annotated[Service, Depends(service)]
-ModelName = Annotated[str, Path(description="a model's name, see GET /v1/models")]
-Version = Annotated[str, Path(description="a positive integer")]
+ModelName = Annotated[
+    str, Path(description="a model's name, see GET /v1/models", examples=["efficientnet_lite0"])
+]
+Version = Annotated[
+    str,
+    Path(
+        description="a positive integer",
+        examples=["1"],
+        json_schema_extra={"pattern": "^[1-9][0-9]*$"},  # said, not checked: others are 404
+    ),
+]
 
 
 async def _asked(request: Request) -> ClassifyQuery:
     """The query. FastAPI could parse it, but takes longer for it than for the rest of a request."""
+    asked = request.query_params.multi_items()
+    values = dict(asked)
+    if len(values) < len(asked):
+        raise BadParameter("a parameter is given more than once")
     try:
-        return ClassifyQuery.model_validate_strings(dict(request.query_params))
+        return ClassifyQuery.model_validate_strings(values)
     except ValidationError as exc:
         wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors(include_url=False))
         raise BadParameter(wrong) from exc
@@ -44,45 +58,17 @@ async def _asked(request: Request) -> ClassifyQuery:
 
 Asked = Annotated[ClassifyQuery, Depends(_asked)]
 
-_STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemBody, "description": "problem details"} for status in _STATUSES
-}
-_IMAGE_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["files"],
-                "properties": {
-                    "files": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "format": "binary"},
-                    }
-                },
-            }
-        },
-        "application/json": {"schema": bodies.ImagesRequest.model_json_schema()},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
+_QUERY = query()
 
 
-_QUERY = [
-    {"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")}
-    for name, schema in ClassifyQuery.model_json_schema()["properties"].items()
-]
-
-
-def _documented(function: Any, path: str) -> None:
+def _documented(function: Any, path: str, summary: str, *statuses: int) -> None:
     router.post(
         path,
+        operation_id=function.__name__,
+        summary=summary,
         response_model=ClassifyAnswer,
-        responses=_PROBLEMS,
-        openapi_extra={"requestBody": _IMAGE_BODY, "parameters": _QUERY},
-        response_model_exclude_none=True,
+        responses={200: CLASSIFIED, **problems(400, 408, 413, 415, 422, 500, 503, 504, *statuses)},
+        openapi_extra={"requestBody": IMAGE_BODY, "parameters": _QUERY},
     )(function)
 
 
@@ -105,12 +91,23 @@ async def classify_with_version(
     return await _classify(request, parts, asked, name, version)
 
 
-_documented(classify, "/classify")
-_documented(classify_with_model, "/models/{name}/classify")
-_documented(classify_with_version, "/models/{name}/versions/{version}/classify")
+_documented(classify, "/classify", "Classify images")
+_documented(classify_with_model, "/models/{name}/classify", "Classify with a model", 404)
+_documented(
+    classify_with_version,
+    "/models/{name}/versions/{version}/classify",
+    "Classify with a version",
+    404,
+)
 
 
-@router.get("/models")
+@router.get(
+    "/models",
+    operation_id="models",
+    summary="List the models",
+    response_description="All loaded versions, the default model first.",
+    responses=problems(503, never="overloaded"),
+)
 async def models(parts: Parts) -> ModelList:
     """List the loaded models, the default first."""
     parts.ensure_ready()
@@ -129,7 +126,13 @@ async def models(parts: Parts) -> ModelList:
     )
 
 
-@router.get("/models/{name}", responses={404: _PROBLEMS[404]})
+@router.get(
+    "/models/{name}",
+    operation_id="model",
+    summary="Describe a model",
+    response_description="Its card and limits.",
+    responses=problems(404, 503, never="overloaded"),
+)
 async def model(parts: Parts, name: ModelName) -> ModelBody:
     """The card of a model's newest version, and the limits in force."""
     parts.ensure_ready()
@@ -147,8 +150,7 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
 async def _classify(
     request: Request, parts: Service, asked: ClassifyQuery, name: str | None, version: str | None
 ) -> JSONResponse:
-    parts.ensure_ready()
-    engine = parts.store.get(name, version)
+    engine = engine_of(request, parts, name, version)
     options = _options(asked, engine)
     limits = parts.settings
     body = await bodies.read(
@@ -234,12 +236,8 @@ def _map(heat_map: HeatMap) -> dict[str, Any]:
 
 def _timing(outcomes: Sequence[Outcome]) -> str:
     """Server-Timing: the longest that any image of the request spent in each phase."""
-    phases = {
-        "decode": max(outcome.decoding for outcome in outcomes),
-        "queue": max(outcome.queued for outcome in outcomes),
-        "infer": max(outcome.inferring for outcome in outcomes),
-    }
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items())
+    phases = longest(outcomes).items()
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases)
 
 
 def _limits(settings: Settings) -> LimitsBody:

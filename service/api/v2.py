@@ -5,31 +5,31 @@ classification, configuration, statistics and the repository. Success is 200, an
 {"error": "…"}.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version as installed
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from fastapi.responses import JSONResponse
 
 from models.card import Card
 from service.api import tensors
-from service.api.answering import outcomes
+from service.api.answering import engine_of, outcomes
 from service.api.body import read_bytes
 from service.api.deps import Service, service
+from service.api.openapi import OIP_ANSWER, OIP_BODY, OIP_ERROR, VERSION
 from service.api.tensors import IMAGE, PIXELS, Inference, Tensor, Wanted
 from service.classify import Options, Outcome, check_all
 from service.engine import Engine, Scores
-from service.errors import BadRequest, Unavailable
+from service.errors import BadRequest
 from service.statistics import Duration, Record
 from service.threads import parsed
+from service.version import version
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
 Parts = Annotated[Service, Depends(service)]
 Name = Annotated[str, Path(description="a model's name, see /v2/repository/index")]
-Version = Annotated[str, Path(description="a positive integer; left out: the newest")]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _EXTENSIONS = [
     "binary_tensor_data", "classification", "model_configuration", "model_repository",
@@ -41,44 +41,75 @@ _MOST_TIMEOUT_S = 3600.0
 _VALUE_BYTES = 20  # of a number in JSON
 
 
-@router.get("")
+def _route(
+    path: str, name: str, *statuses: int, method: str = "GET", **more: Any
+) -> Callable[[Handler], Handler]:
+    """Register a route, documented with the errors of those statuses."""
+    return router.api_route(
+        path,
+        methods=[method],
+        operation_id=f"oip_{name}",
+        summary=name.replace("_", " ").capitalize(),
+        responses=dict.fromkeys(statuses, OIP_ERROR) | more.pop("responses", {}),
+        **more,
+    )
+
+
+def _of_model(path: str, name: str, *statuses: int, **more: Any) -> Callable[[Handler], Handler]:
+    """Register a route of a model, and the same of one of its versions."""
+
+    def register(handler: Handler) -> Handler:
+        _route(f"/models/{{name}}{path}", name, *statuses, **more)(handler)
+        extra = more.pop("openapi_extra", {})
+        extra = {**extra, "parameters": [VERSION]}
+        path_ = f"/models/{{name}}/versions/{{version}}{path}"
+        _route(path_, f"{name}_of_version", *statuses, openapi_extra=extra, **more)(handler)
+        return handler
+
+    return register
+
+
+async def _asked(request: Request, parts: Parts, name: Name) -> Engine:
+    """The engine that the path names; without a version the newest."""
+    return engine_of(request, parts, name, request.path_params.get("version"))
+
+
+Asked = Annotated[Engine, Depends(_asked)]
+
+
+@_route("", "server")
 async def server() -> dict[str, Any]:
     """What this server is and which extensions of the protocol it has."""
-    return {"name": "anypool", "version": installed("anypool"), "extensions": _EXTENSIONS}
+    return {"name": "anypool", "version": version(), "extensions": _EXTENSIONS}
 
 
-@router.get("/health/live")
+@_route("/health/live", "live")
 async def live() -> dict[str, bool]:
     """Alive: the process answers."""
     return {"live": True}
 
 
-@router.get("/health/ready")
-async def ready(parts: Parts) -> Response:
+@_route("/health/ready", "ready", 503)
+async def ready(parts: Parts) -> dict[str, bool]:
     """Ready: the models are loaded and warm."""
-    try:
-        parts.ensure_ready()
-    except Unavailable as exc:
-        body = {"ready": False, "error": exc.detail}
-        return JSONResponse(body, exc.status, headers={"Retry-After": str(exc.retry_after)})
-    return JSONResponse({"ready": True})
+    parts.ensure_ready()
+    return {"ready": True}
 
 
-@router.get("/models/stats")
+@_route("/models/stats", "all_statistics", 503)
 async def all_stats(parts: Parts) -> dict[str, Any]:
     """What was asked of each model version, and how long it took."""
     parts.ensure_ready()
     return {"model_stats": [_stats(parts, engine) for engine in parts.store]}
 
 
-@router.get("/models/{name}")
-@router.get("/models/{name}/versions/{version}")
-async def metadata(parts: Parts, name: Name, version: Version | None = None) -> dict[str, Any]:
+@_of_model("", "metadata", 404, 503)
+async def metadata(parts: Parts, engine: Asked) -> dict[str, Any]:
     """A model's inputs and outputs; -1 is any length, the first the batch."""
-    card = _engine(parts, name, version).card
-    versions = sorted(e.card.version for e in parts.store if e.card.name == name)
+    card = engine.card
+    versions = sorted(e.card.version for e in parts.store if e.card.name == card.name)
     return {
-        "name": name,
+        "name": card.name,
         "versions": [str(version) for version in versions],
         "platform": "onnx_onnxv1",
         "inputs": [
@@ -92,21 +123,18 @@ async def metadata(parts: Parts, name: Name, version: Version | None = None) -> 
     }
 
 
-@router.get("/models/{name}/ready")
-@router.get("/models/{name}/versions/{version}/ready")
-async def model_ready(parts: Parts, name: Name, version: Version | None = None) -> dict[str, Any]:
+@_of_model("/ready", "model_ready", 404, 503)
+async def model_ready(engine: Asked) -> dict[str, Any]:
     """Whether a model can be used; other than 200 means no."""
-    _engine(parts, name, version)
-    return {"name": name, "ready": True}
+    return {"name": engine.card.name, "ready": True}
 
 
-@router.get("/models/{name}/config")
-@router.get("/models/{name}/versions/{version}/config")
-async def config(parts: Parts, name: Name, version: Version | None = None) -> dict[str, Any]:
+@_of_model("/config", "config", 404, 503)
+async def config(parts: Parts, engine: Asked) -> dict[str, Any]:
     """The model as a Triton configuration; dims leave out the batch. Send one of the inputs."""
-    card = _engine(parts, name, version).card
+    card = engine.card
     return {
-        "name": name,
+        "name": card.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "max_batch_size": parts.settings.max_images,
@@ -122,22 +150,20 @@ async def config(parts: Parts, name: Name, version: Version | None = None) -> di
     }
 
 
-@router.get("/models/{name}/stats")
-@router.get("/models/{name}/versions/{version}/stats")
-async def stats(parts: Parts, name: Name, version: Version | None = None) -> dict[str, Any]:
+@_of_model("/stats", "statistics", 404, 503)
+async def stats(request: Request, parts: Parts, engine: Asked) -> dict[str, Any]:
     """What was asked of a model, of one version or of all, and how long it took."""
-    engine = _engine(parts, name, version)
-    engines = [e for e in parts.store if e.card.name == name] if version is None else [engine]
-    return {"model_stats": [_stats(parts, engine) for engine in engines]}
+    one = "version" in request.path_params
+    engines = [e for e in parts.store if e.card.name == engine.card.name]
+    return {"model_stats": [_stats(parts, e) for e in ([engine] if one else engines)]}
 
 
-@router.post("/models/{name}/infer")
-@router.post("/models/{name}/versions/{version}/infer")
-async def infer(
-    request: Request, parts: Parts, name: Name, version: Version | None = None
-) -> Response:
+@_of_model(
+    "/infer", "infer", 400, 404, 408, 413, 415, 422, 500, 503, 504, method="POST",
+    openapi_extra=OIP_BODY, responses=OIP_ANSWER,
+)  # fmt: skip
+async def infer(request: Request, parts: Parts, engine: Asked) -> Response:
     """Classify the images of a tensor: files of any size, or pixels of one size."""
-    engine = _engine(parts, name, version)
     limits, card = parts.settings, engine.card
     body = await read_bytes(request, limits.max_body_bytes, limits.body_timeout_s)
     parse = partial(
@@ -154,11 +180,6 @@ async def infer(
     return Response(
         text, media_type="application/octet-stream", headers={_JSON_LENGTH: str(length)}
     )
-
-
-def _engine(parts: Service, name: str, version: str | None) -> Engine:
-    parts.ensure_ready()
-    return parts.store.get(name, version)
 
 
 def _inputs(card: Card) -> list[tuple[str, str, list[int]]]:

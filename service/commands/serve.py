@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,6 +37,10 @@ def run(options: argparse.Namespace) -> int:
             name = str(error["loc"][0])
             print(f"anypool serve: --{name.replace('_', '-')}: {error['msg']}", file=sys.stderr)
         return 2
+    if settings.otel_endpoint is not None and not _has_otel():
+        print("anypool serve: --otel-endpoint: traces need OpenTelemetry. "
+              "Run: pip install 'anypool[otel]'", file=sys.stderr)  # fmt: skip
+        return 2
     try:
         found = find(settings.artifacts)
         default_model(sorted(found), settings.model, settings.artifacts)
@@ -53,3 +58,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"anypool serve: cannot listen on {settings.host}:{settings.port}: {exc}. "
               "Choose another --port", file=sys.stderr)  # fmt: skip
         return 1
+
+
+def _has_otel() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except ModuleNotFoundError:
+        return False

@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-_LISTENING = re.compile(r"listening on (http://\S+)")
+_LISTENING = re.compile(r"listening on (http://[\w.:\[\]-]+)")
 _STARTUP_S = 60
 
 

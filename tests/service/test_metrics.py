@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
-from service.work import Cost
+from service.work import Cost, Phase
 from tests.service.fakes import PLAIN
 
 GROUP = Group("net", PLAIN)
@@ -33,6 +34,13 @@ def result(source: Size, used: Size) -> Result:
     nothing = np.zeros((1, 1), np.float32)
     scores = Scores(nothing, nothing, None, np.zeros((1, 1), np.int64))
     return Result(source, used, "fit", [], None, scores)
+
+
+def took(decode: float, queue: float, infer: float) -> list[Phase]:
+    spent: list[tuple[Literal["decode", "queue", "infer"], float]] = [
+        ("queue", queue / 2), ("decode", decode), ("queue", queue / 2), ("infer", infer)
+    ]  # fmt: skip
+    return [Phase(name, 1.0, 1.0 + seconds) for name, seconds in spent]
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -140,8 +148,8 @@ def test_no_more_than_ten_thousand_shapes_are_remembered() -> None:
 def test_an_image_is_classed_by_its_pixels(size: Size, pixels: str) -> None:
     metrics = Metrics()
     small = Size(8, 8)
-    metrics.image("net", Outcome(None, result(size, small), None, 0.25, 0.5, 2.0))
-    metrics.image("net", Outcome(None, result(small, size), None, 0.25, 0.5, 2.0))
+    metrics.image("net", Outcome(None, result(size, small), phases=took(0.25, 0.5, 2.0)))
+    metrics.image("net", Outcome(None, result(small, size), phases=took(0.25, 0.5, 2.0)))
     sent = {"model": "net", "phase": "decode", "pixels": pixels}
     assert value(metrics, "phase_seconds_sum", **sent) >= 0.25
     for phase, seconds in (("queue", 0.5), ("infer", 2.0)):

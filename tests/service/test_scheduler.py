@@ -19,6 +19,7 @@ from service.batching import Batch
 from service.costs import FREE, Canvas, Costs, Line
 from service.engine import Scores, Stop
 from service.errors import (
+    AnypoolError,
     DeadlineExceeded,
     InferenceFailed,
     NotReady,
@@ -27,7 +28,7 @@ from service.errors import (
     UndecodableImage,
 )
 from service.scheduler import Limits, Scheduler
-from service.work import Cost, Timed, Undecoded, inference_cost
+from service.work import Cost, Phase, Timed, Undecoded, inference_cost, seconds_in
 from tests.service.fakes import PLAIN, FakeEngine, Ran, grey
 
 ROOMY = Limits(queue_pixels=1_000_000, batch_pixels=1_000_000)
@@ -75,7 +76,7 @@ def test_images_of_one_size_that_wait_together_run_together() -> None:
             answers = await asyncio.gather(*tasks)
         assert [score(answer) for answer in answers] == [0, 1, 2, 3, 4]
         assert engine.batches == [1, 4]
-        assert [answer.batch for answer in answers] == [1, 4, 4, 4, 4]
+        assert [answer.phases[-1].batch for answer in answers] == [1, 4, 4, 4, 4]
 
     run(scenario())
 
@@ -231,7 +232,7 @@ def test_an_engine_that_fails_in_an_unforeseen_way_is_answered_too() -> None:
             for _ in range(2):
                 with pytest.raises(InferenceFailed):
                     await scheduler.infer(Broken(), grey(1), 0.0, soon())
-            assert (await scheduler.infer(FakeEngine(), grey(1), 0.0, soon())).batch == 1
+            assert (await scheduler.infer(FakeEngine(), grey(1), 0.0, soon())).phases[-1].batch == 1
 
     run(scenario())
 
@@ -379,6 +380,33 @@ def test_an_image_that_cannot_be_decoded_fails_alone_and_never_reaches_the_engin
     run(scenario())
 
 
+def test_where_the_time_went_is_noted_also_of_images_that_fail() -> None:
+    def broken() -> NDArray[np.uint8]:
+        raise UndecodableImage("broken")
+
+    async def noted(scheduler: Scheduler, engine: FakeEngine, picture: Any, within: float) -> str:
+        note: list[Phase] = []
+        with pytest.raises(AnypoolError):
+            await scheduler.infer(engine, picture, 0.0, soon(within), note=note)
+        assert all(phase.begun <= phase.ended for phase in note)
+        assert [a.ended for a in note[:-1]] == [b.begun for b in note[1:]]
+        return " ".join(phase.name for phase in note)
+
+    async def scenario() -> None:
+        engine, poisoned = FakeEngine(), FakeEngine(poison=7)
+        with closing(Scheduler(1, HASTY)) as scheduler:
+            undecoded = Undecoded(broken, 8, 8, QUICK)
+            assert await noted(scheduler, engine, undecoded, 40) == "queue decode"
+            assert await noted(scheduler, poisoned, grey(7), 40) == "queue infer"
+            engine.gate.clear()
+            hanging = asyncio.create_task(noted(scheduler, engine, grey(1), 40))
+            await asyncio.sleep(0)
+            assert await noted(scheduler, engine, grey(2), 0.05) == "queue"  # too late
+            assert await hanging == "queue infer"
+
+    run(scenario())
+
+
 def test_the_time_of_a_decode_counts_for_its_own_image_alone() -> None:
     def slowly() -> NDArray[np.uint8]:
         time.sleep(0.2)
@@ -396,9 +424,12 @@ def test_the_time_of_a_decode_counts_for_its_own_image_alone() -> None:
             engine.gate.set()
             _, slow, beside = await asyncio.gather(*tasks)
         assert engine.batches == [1, 2]
-        assert slow.decoding >= 0.2
-        assert beside.decoding < 0.2
-        assert beside.waited > slow.waited  # for its neighbour's decode
+        assert [phase.name for phase in slow.phases] == ["queue", "decode", "queue", "infer"]
+        assert [phase.name for phase in beside.phases] == ["queue", "infer"]
+        assert seconds_in(slow.phases, "decode") >= 0.2
+        waited = seconds_in(beside.phases, "queue")  # for its neighbour's decode too
+        assert waited > seconds_in(slow.phases, "queue")
+        assert slow.phases[-1] == beside.phases[-1]
 
     run(scenario())
 
