@@ -67,6 +67,7 @@ def test_routes_and_cores_keep_apart(path: Path) -> None:
     ("code", "forbidden"),
     [
         ("import service.app", ("torch", "onnx", "export")),
+        ("from service.app import create_app; create_app()", ("opentelemetry.sdk",)),
         ("import service.supervisor", ("onnxruntime", "PIL", "numpy", "torch", "onnx")),
         ("import service.commands.serve", ("onnxruntime", "torch", "onnx")),
     ],

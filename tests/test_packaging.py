@@ -61,3 +61,16 @@ def test_a_missing_extra_is_named(command: str, lacking: str, said: str) -> None
     )
     assert done.returncode == 2
     assert f"pip install {said}" in done.stderr
+
+
+def test_traces_without_their_extra_name_it() -> None:
+    script = (
+        "import sys; sys.modules['opentelemetry'] = None; "
+        "from service.cli import main; "
+        "sys.exit(main(['serve', '--otel-endpoint', 'http://collector:4318/v1/traces']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'anypool[otel]'" in done.stderr

@@ -1,5 +1,7 @@
 """The README lists every setting, route, command and error, with the right defaults."""
 
+import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from service import errors
 from service.app import create_app
 from service.cli import COMMANDS
+from service.metrics import Metrics
+from service.scheduler import Limits, Scheduler
 from service.settings import PREFIX, Settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -20,7 +24,8 @@ def test_every_setting_is_listed(name: str) -> None:
     assert row is not None, f"the README does not list {name}"
     field = Settings.model_fields[name]
     if isinstance(field.default, int | float | str):
-        assert f"`{field.default}`" in row, f"{row}: the default is {field.default}"
+        default = f"`{field.default}`" if field.default != "" else "none"
+        assert default in row, f"{row}: the default is {default}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -43,3 +48,20 @@ def test_every_error_is_listed(kind: type[errors.AnypoolError]) -> None:
     row = next((r for r in README.splitlines() if f"`{kind.type}`" in r), None)
     assert row is not None
     assert str(kind.status) in row
+
+
+def metrics() -> list[str]:
+    found = Metrics()
+    with closing(Scheduler(1, Limits(queue_pixels=1, batch_pixels=1))) as scheduler:
+        found.watch(scheduler)
+        names = re.findall(r"^# TYPE (anypool_\w+) ", found.text().decode(), re.MULTILINE)
+    return [name for name in names if not name.endswith("_created")]
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_every_metric_is_listed(name: str) -> None:
+    assert any(row.startswith(f"| `{name}`") for row in README.splitlines())
+
+
+def test_no_metric_is_listed_that_does_not_exist() -> None:
+    assert set(re.findall(r"anypool_[a-z_]+", README)) <= {*metrics()}

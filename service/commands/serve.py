@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         variable = f"{PREFIX}{name.upper()}"
-        shown = variable if default is None else f"{variable}, {default}"
+        shown = variable if default in (None, "") else f"{variable}, {default}"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="VALUE",

@@ -1,14 +1,18 @@
 """What is counted, as Prometheus reads it."""
 
+import platform
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families as families
 
 from service.batching import Batch, Group, Job
 from service.classify import Outcome, Result
@@ -18,6 +22,7 @@ from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
+from service.version import version
 from service.work import Cost, Phase
 from tests.service.fakes import PLAIN
 
@@ -234,3 +239,39 @@ def test_a_loaded_model_is_named_with_what_runs_it(store: Path) -> None:
     metrics.loaded(Engine(store / "seed_cnn" / "1", "cpu"))
     info = {"model": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"}
     assert value(metrics, "model_info", **info) == 1
+
+
+def test_the_build_is_named() -> None:
+    (build,) = [family for family in Metrics().registry.collect() if "build" in family.name]
+    (sample,) = build.samples
+    assert sample.labels == {
+        "version": version(),
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+    assert sample.value == 1
+
+
+def test_the_process_is_measured() -> None:
+    found = {family.name for family in Metrics().registry.collect()}
+    assert {
+        "process_cpu_seconds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+    } <= found
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    metrics = Metrics()
+    with closing(Scheduler(1, Limits(queue_pixels=1, batch_pixels=1))) as scheduler:
+        metrics.watch(scheduler)
+        found = list(families(metrics.text().decode()))
+    assert len(found) > 15
+    for family in found:
+        assert re.fullmatch(r"(anypool|process)(_[a-z]+)+", family.name)
+        assert family.documentation
+        if family.type == "counter":
+            assert {s.name for s in family.samples} <= {f"{family.name}_total"}
+        if any(word in family.name for word in ("millisecond", "megapixel", "mb")):
+            pytest.fail(f"{family.name}: base units")
