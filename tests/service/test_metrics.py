@@ -220,6 +220,6 @@ def test_the_scheduler_is_read_whenever_the_metrics_are() -> None:
 
 def test_a_loaded_model_is_named_with_what_runs_it(store: Path) -> None:
     metrics = Metrics()
-    metrics.loaded(Engine(store / "seed_cnn" / "1", "cpu"))
+    metrics.watch_models([Engine(store / "seed_cnn" / "1", "cpu")])
     info = {"model": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"}
     assert value(metrics, "model_info", **info) == 1
