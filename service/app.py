@@ -28,6 +28,7 @@ from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
 from service.store import Store
+from service.trial import NOTE
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def create_store(settings: Settings) -> Store:
         batching=settings.batching,
         canvases=canvases,
         verify=settings.verify,
+        trial=True,
+        note=os.environ.get(NOTE),
     )
 
 

@@ -210,9 +210,7 @@ class Scheduler:
         if engine.device not in self._lanes:
             self._lanes[engine.device] = self._lane(engine.device, 1)
         group = self._groups[engine] = Group(next(self._names), engine.costs)
-        kind = inference_cost(engine, 0).kind
-        self._paces[kind] = Pace()
-        finalize(engine, self._paces.pop, kind, None)
+        finalize(engine, self._paces.pop, inference_cost(engine, 0).kind, None)
         return group
 
     def _predict(self, cost: Cost) -> float:

@@ -13,25 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from models.card import CardError
-from service.costs import Canvas
-from service.engine import Batching, Engine, EngineError, Provider
+from service.engine import Batching, Engine, Provider
 from service.errors import BadRequest, NotFound
-from service.folders import (
-    Stamp,
-    StoreError,
-    check_inside,
-    default_model,
-    find,
-    find_versions,
-    stamp,
-)
-from service.golden import GoldenError, check
+from service.folders import Stamp, StoreError, default_model, find, find_versions, stamp
+from service.loader import Loader
+from service.trial import Note
 
 logger = logging.getLogger(__name__)
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
-_FORESEEN = (StoreError, CardError, EngineError, GoldenError, OSError)
 _UNLOADED = "unloaded by hand; load it to have it back"
 _GONE = "its folder is gone; it is kept, since the model has no other version that can be used"
 
@@ -73,17 +63,26 @@ class Store:
         batching: Batching = "equal",
         canvases: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
         verify: bool = False,
+        trial: bool = False,
+        note: str | None = None,
     ) -> None:
         """batching, canvases by model name, as (rows, height, width): see Engine.
 
         verify: take an artifact only if it answers what torch answered at export
+        trial: while others are served, load an artifact in a process of its own first
+        note: file that says what the process before this one was loading when it died, if anything
         """
         self._root = root
-        self._provider = provider
         self._wanted = default
-        self._batching = batching
-        self._canvases = canvases or {}
-        self._verify = verify
+        self._trial = trial
+        self._loader = Loader(
+            root,
+            provider,
+            batching=batching,
+            canvases=canvases or {},
+            verify=verify,
+            note=Note(note),
+        )
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()
@@ -243,7 +242,7 @@ class Store:
         due = {version: seen for version, seen in disk.items() if version not in same}
         loading = {version: _Version(seen) for version, seen in due.items()}
         self._put(name, {**old, **loading, **{v: old[v] for v in _engines(old)}})
-        new = same | {v: self._open(name, v, seen, old.get(v)) for v, seen in due.items()}
+        new = same | {v: self._next(name, v, seen, old.get(v)) for v, seen in due.items()}
         broken = any(version.reason for version in new.values())
         if not _engines(new) and (name == self._default or broken):
             new |= {v: _gone(name, v, old[v]) for v in sorted(_engines(old))[-1:]}
@@ -257,49 +256,20 @@ class Store:
         others = {other: self._models[other] for other in self._models if other != name}
         self._models = {**others, name: versions} if versions else others
 
-    def _open(self, name: str, version: int, seen: Stamp, old: _Version | None) -> _Version:
+    def _next(self, name: str, version: int, seen: Stamp, old: _Version | None) -> _Version:
         """A version as it lies on disk; if that is broken, as it was before."""
         try:
-            engine = self._engine(name, version, seen)
-            logger.info("loaded %s version %d on %s", name, version, engine.provider)
-            return _Version(seen, engine, "READY")
-        except _FORESEEN as exc:
-            reason = " ".join(str(exc).split())
-        except Exception:
-            logger.exception("an error that nobody foresaw")
-            reason = "an error that nobody foresaw; the service's log has it"
-        if old is None or old.engine is None:
-            logger.error("%s version %d cannot be used: %s", name, version, reason)
-            return _Version(seen, None, "UNAVAILABLE", reason)
-        reason = f"what lies on disk now cannot be used, what was loaded before is: {reason}"
-        logger.error("%s version %d: %s", name, version, reason)
-        return _Version(seen, old.engine, "READY", reason)
-
-    def _engine(self, name: str, version: int, seen: Stamp) -> Engine:
-        """Load, warm up and check; raises one of _FORESEEN."""
-        folder = self._root / name / str(version)
-        logger.info("loading %s version %d", name, version)
-        check_inside(self._root, folder)
-        canvases = [Canvas(*shape) for shape in self._canvases.get(name, ())]
-        engine = Engine(folder, self._provider, batching=self._batching, canvases=canvases)
-        if (engine.card.name, engine.card.version) != (name, version):
-            raise StoreError(
-                f"the card in {folder} says {engine.card.name} version {engine.card.version}: "
-                "name the folders as the card does"
-            )
-        engine.warm_up()
-        if self._verify:
-            _verify(engine, folder)
-        if stamp(folder) != seen:
-            raise StoreError("its files changed while they were read")
-        return engine
-
-
-def _verify(engine: Engine, folder: Path) -> None:
-    wrong = next((case for case in check(engine, folder) if case.problem is not None), None)
-    engine.give_back_memory()
-    if wrong is not None:
-        raise StoreError(f"it fails verification, {wrong.kind} {wrong.size}: {wrong.problem}")
+            trial = self._trial and self.ready
+            engine = self._loader.load(name, version, seen, trial=trial)
+        except StoreError as exc:
+            if old is None or old.engine is None:
+                logger.error("%s version %d cannot be used: %s", name, version, exc)
+                return _Version(seen, None, "UNAVAILABLE", str(exc))
+            reason = f"what lies on disk now cannot be used, what was loaded before is: {exc}"
+            logger.error("%s version %d: %s", name, version, reason)
+            return _Version(seen, old.engine, "READY", reason)
+        logger.info("loaded %s version %d on %s", name, version, engine.provider)
+        return _Version(seen, engine, "READY")
 
 
 def _agreed(now: Disk, before: Disk, known: Mapping[int, Stamp | None]) -> Disk:

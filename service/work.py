@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
-from weakref import ref
 
 import numpy as np
 
@@ -58,10 +57,7 @@ class Timed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a job should take: seconds as measured when all was quiet, and of which kind it is.
-
-    kind: an image format, or a weak reference to the engine, which must not be kept alive by it
-    """
+    """What a job should take: seconds as measured when all was quiet, and of which kind it is."""
 
     kind: Hashable
     seconds: float
@@ -122,7 +118,7 @@ class Done:
 
 def inference_cost(engine: Runs, pixels: int) -> Cost:
     """What an image of that size should take the engine, alone."""
-    return Cost(ref(engine), engine.costs.plain.seconds(pixels))
+    return Cost(id(engine), engine.costs.plain.seconds(pixels))
 
 
 def perform(run: Run) -> Done:

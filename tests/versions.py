@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 def make_version(store: Path, root: Path, number: int, *, name: str = "seed_cnn") -> Path:
@@ -25,6 +25,42 @@ def make_version(store: Path, root: Path, number: int, *, name: str = "seed_cnn"
         onnx.save(model, draft / file)
     change_card(draft, name=name, version=number)
     return publish(draft, root / name / str(number))
+
+
+def make_killer(store: Path, root: Path, number: int) -> Path:
+    """A version of seed_cnn that ends the process that runs it: SIGFPE, in ONNX Runtime 1.31.
+
+    Max pooling of a map that is one pixel high leaves none, and the blocks of 16 channels that
+    convolutions use are then counted by that none.
+    """
+    weights = np.ones((16, 1, 1, 1), np.float32), np.ones((16, 10), np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["moved"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["moved"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "filters"], ["map"], strides=[32, 1]),
+        helper.make_node("MaxPool", ["map"], ["none"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["none"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "killer",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", "h", "w", 1])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 10])
+            for name in ("logits", "probabilities")
+        ],
+        [numpy_helper.from_array(w, n) for w, n in zip(weights, ("filters", "head"), strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    draft = root / f".draft-killer-{number}"
+    shutil.copytree(store / "seed_cnn" / "1", draft)
+    onnx.save(model, draft / "model.onnx")
+    plain = {"outputs": ["logits", "probabilities"], "map_stride": None, "embedding_size": None}
+    change_card(draft, version=number, **plain)
+    return publish(draft, root / "seed_cnn" / str(number))
 
 
 def publish(draft: Path, target: Path) -> Path:

@@ -5,6 +5,8 @@ import gc
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -20,7 +22,7 @@ from service.errors import BadRequest, NotFound
 from service.folders import StoreError
 from service.scheduler import Limits, Scheduler
 from service.store import Entry, Store
-from tests.versions import change_card, make_version, publish
+from tests.versions import change_card, make_killer, make_version, publish
 
 
 def answer(engine: Engine) -> int:
@@ -283,6 +285,51 @@ def test_a_version_replaced_by_a_broken_one_stays_as_it_was(store: Path, tmp_pat
     (entry,) = found.index()
     assert entry.state == "READY"
     assert "what was loaded before is" in entry.reason
+
+
+def test_a_version_whose_files_change_while_they_are_read_is_not_taken_as_it_is(
+    store: Path, tmp_path: Path
+) -> None:
+    make_version(store, tmp_path, 1)
+    found = loaded(tmp_path)
+    make_version(store, tmp_path, 2)
+    folder = make_version(store, tmp_path, 3)
+
+    class Meanwhile(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("loaded seed_cnn version 2"):
+                touch(folder / "model.onnx")
+
+    logging.getLogger("service.store").addHandler(handler := Meanwhile())
+    logging.getLogger("service.store").setLevel(logging.INFO)
+    try:
+        with pytest.raises(StoreError, match="version 3: its files changed"):
+            found.load_model("seed_cnn")
+    finally:
+        logging.getLogger("service.store").removeHandler(handler)
+        logging.getLogger("service.store").setLevel(logging.NOTSET)
+    assert answer(found.get()) == 2
+    look_twice(found)
+    assert answer(found.get()) == 3
+
+
+def test_by_hand_a_broken_version_is_tried_again_though_it_looks_the_same(
+    store: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    make_version(store, root, 2)
+    found = loaded(root)
+    model = make_version(store, root, 3) / "model.onnx"
+    model.rename(tmp_path / "elsewhere.onnx")
+    model.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(StoreError, match="leads out of the store"):
+        found.load_model("seed_cnn")
+    model.unlink()
+    shutil.copy2(tmp_path / "elsewhere.onnx", model)
+    look_twice(found)
+    assert answer(found.get()) == 2
+    found.load_model("seed_cnn")
+    assert answer(found.get()) == 3
 
 
 def test_of_several_new_versions_the_good_are_served_and_the_broken_told(
@@ -576,3 +623,53 @@ def test_verified_artifacts_answer_what_torch_answered_and_others_are_refused(
     assert "differs by" in second.reason
     assert "golden.npz" in third.reason
     assert len(list(loaded(tmp_path))) == 3  # and nobody notices without
+
+
+def test_a_check_that_fails_in_a_way_nobody_foresaw_keeps_out_that_version_alone(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(store / "seed_cnn", tmp_path / "seed_cnn")
+    folder = tmp_path / "seed_cnn" / "2"
+    shutil.copytree(store / "seed_cnn" / "1", folder)
+    change_card(folder, version=2)
+    with np.load(folder / "golden.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files if name != "cam_000"}
+    np.savez(folder / "golden.npz", allow_pickle=False, **kept)
+    found = loaded(tmp_path, verify=True)
+    assert states(found) == {("seed_cnn", "2"): "UNAVAILABLE", ("seed_cnn", "1"): "READY"}
+    assert "nobody foresaw" in found.index()[0].reason
+    assert "KeyError" in caplog.text
+
+
+# --- what kills
+
+
+def test_an_artifact_that_kills_onnx_runtime_kills_a_trial_alone(
+    store: Path, tmp_path: Path
+) -> None:
+    make_version(store, tmp_path, 2)
+    found = Store(tmp_path, "cpu", None, trial=True)
+    found.load()
+    make_version(store, tmp_path, 3)
+    make_killer(store, tmp_path, 4)
+    with pytest.raises(StoreError, match="version 4: ONNX Runtime dies of it"):
+        found.load_model("seed_cnn")
+    assert answer(found.get()) == 3
+
+
+def test_what_the_last_process_died_of_is_not_loaded_by_the_next(
+    store: Path, tmp_path: Path
+) -> None:
+    root, note = tmp_path / "store", tmp_path / "note"
+    make_version(store, root, 2)
+    make_killer(store, root, 4)
+    load = "import sys; from pathlib import Path; from service.store import Store; "
+    load += "Store(Path(sys.argv[1]), 'cpu', None, note=sys.argv[2]).load()"
+    command = [sys.executable, "-c", load, str(root), str(note)]
+    assert subprocess.run(command, check=False).returncode < 0
+    assert note.read_text() == str(root / "seed_cnn" / "4")
+    found = Store(root, "cpu", None, note=str(note))
+    found.load()
+    assert answer(found.get()) == 2
+    assert "dies of it" in found.index()[0].reason
+    assert note.read_text() == ""
