@@ -75,14 +75,8 @@ class Store:
         self._root = root
         self._wanted = default
         self._trial = trial
-        self._loader = Loader(
-            root,
-            provider,
-            batching=batching,
-            canvases=canvases or {},
-            verify=verify,
-            note=Note(note),
-        )
+        self._note = Note(note)
+        self._loader = Loader(root, provider, batching, canvases or {}, verify)
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()
@@ -258,17 +252,19 @@ class Store:
 
     def _next(self, name: str, version: int, seen: Stamp, old: _Version | None) -> _Version:
         """A version as it lies on disk; if that is broken, as it was before."""
+        what = f"{name} version {version}"
+        trial = (self._trial and self.ready) or self._note.suspect == what
         try:
-            trial = self._trial and self.ready
-            engine = self._loader.load(name, version, seen, trial=trial)
+            with self._note.about(what):
+                engine = self._loader.load(name, version, seen, trial=trial)
         except StoreError as exc:
             if old is None or old.engine is None:
-                logger.error("%s version %d cannot be used: %s", name, version, exc)
+                logger.error("%s cannot be used: %s", what, exc)
                 return _Version(seen, None, "UNAVAILABLE", str(exc))
             reason = f"what lies on disk now cannot be used, what was loaded before is: {exc}"
-            logger.error("%s version %d: %s", name, version, reason)
+            logger.error("%s: %s", what, reason)
             return _Version(seen, old.engine, "READY", reason)
-        logger.info("loaded %s version %d on %s", name, version, engine.provider)
+        logger.info("loaded %s on %s", what, engine.provider)
         return _Version(seen, engine, "READY")
 
 

@@ -1,9 +1,5 @@
-"""ONNX Runtime dies of some graphs: such an artifact is to kill a trial, not the service.
+"""ONNX Runtime dies of some graphs: such an artifact is to kill a trial, not the service."""
 
-`python -m service.trial PROVIDER BATCHING DIR` loads an artifact and warms it up.
-"""
-
-import os
 import signal
 import subprocess
 import sys
@@ -18,12 +14,12 @@ NOTE = "ANYPOOL_LOADING_NOTE"
 _AT_MOST_S = 600
 
 
-def survive(folder: Path, provider: str, batching: str) -> None:
-    """Load an artifact in a process of its own; raises StoreError when that does not end by itself.
+def survive(module: str, *arguments: str) -> None:
+    """Run a module in a process of its own; raises StoreError when it does not end by itself.
 
-    Any other failure shows when it is loaded here, without harm.
+    Any other failure shows when the same is done here, without harm.
     """
-    command = [sys.executable, "-P", "-m", "service.trial", provider, batching, str(folder)]
+    command = [sys.executable, "-P", "-m", module, *arguments]
     try:
         code = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_AT_MOST_S, check=False
@@ -31,7 +27,7 @@ def survive(folder: Path, provider: str, batching: str) -> None:
     except subprocess.TimeoutExpired as exc:
         raise StoreError(f"it was not loaded after {_AT_MOST_S} s") from exc
     if code < 0:
-        raise StoreError(f"ONNX Runtime dies of it ({signal.Signals(-code).name})")
+        raise StoreError(f"loading it kills the process ({signal.Signals(-code).name})")
 
 
 class Note:
@@ -58,14 +54,3 @@ class Note:
         with suppress(OSError):
             if self._path is not None:
                 Path(self._path).write_text(text, encoding="utf-8")
-
-
-def _main(provider: str, batching: str, folder: str) -> None:
-    from service.engine import Engine  # the supervisor imports this module, but never ONNX Runtime
-
-    os.nice(10)  # others are being served
-    Engine(Path(folder), provider, batching=batching).warm_up()  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

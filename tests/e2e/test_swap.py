@@ -155,7 +155,7 @@ def test_a_version_that_kills_onnx_runtime_harms_nobody_as_long_as_it_comes_late
         with load.running():
             load.wait_for(1)
             make_killer(store, tmp_path, 2)
-            server.wait_for_log("seed_cnn version 2 cannot be used: ONNX Runtime dies of it")
+            server.wait_for_log("seed_cnn version 2 cannot be used: loading it kills the process")
             load.wait_for(1)
         assert load.failed == []
         assert server.workers() == workers
@@ -170,7 +170,7 @@ def test_of_one_that_is_there_at_the_start_only_the_first_worker_dies(
         server.wait_for_log("died")
         server.wait_until_ready()
         assert versions(server.url) == [1]
-        assert "seed_cnn version 2 cannot be used: ONNX Runtime dies of it" in server.log
+        assert "seed_cnn version 2 cannot be used: loading it kills the process" in server.log
         assert server.log.count("died") == 1
 
 
