@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from models.card import CardError
 from service.api import errors, openapi, ops, v1, v2
 from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.classify import Classifier
-from service.engine import EngineError
-from service.folders import StoreError, find, read_canvases
+from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
 from service.metrics import Metrics
 from service.resize import InferenceLimits
@@ -32,6 +30,7 @@ from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
 from service.statistics import Statistics
 from service.store import Store
+from service.trial import NOTE
 from service.version import version
 
 if TYPE_CHECKING:
@@ -75,13 +74,16 @@ def create_store(settings: Settings) -> Store:
     """The artifacts and how to run them, as `settings` say; raises StoreError."""
     canvases = None
     if settings.canvases is not None:
-        canvases = read_canvases(settings.canvases, sorted(find(settings.artifacts)))
+        canvases = read_canvases(settings.canvases)
     return Store(
         settings.artifacts,
         settings.provider,
         settings.model,
         batching=settings.batching,
         canvases=canvases,
+        verify=settings.verify,
+        trial=True,
+        note=os.environ.get(NOTE),
     )
 
 
@@ -100,9 +102,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics()
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)
+    store = create_store(settings)
+    metrics.watch_models(store)
     parts = Service(
         settings=settings,
-        store=create_store(settings),
+        store=store,
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
@@ -132,10 +136,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Service = app.state.service
     loading = asyncio.create_task(_load(parts))
-    watching = [
-        asyncio.create_task(watch)
-        for watch in (_end_with_parent(), _end_hung(parts), _tidy_when_idle(parts))
-    ]
+    watches = [_end_with_parent(), _end_hung(parts), _tidy_when_idle(parts)]
+    if parts.settings.watch_s:
+        watches.append(_follow_the_disk(parts))
+    watching = [asyncio.create_task(watch) for watch in watches]
     _drain_on_signal(parts)
     try:
         yield
@@ -155,7 +159,7 @@ async def _send_traces(parts: Service) -> None:
 async def _load(parts: Service) -> None:
     try:
         await asyncio.to_thread(parts.store.load)
-    except (StoreError, CardError, EngineError) as exc:
+    except StoreError as exc:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
         return
@@ -163,9 +167,16 @@ async def _load(parts: Service) -> None:
         parts.problem = "an error that nobody foresaw; the service's log has it"
         logger.exception("not ready")
         return
-    for engine in parts.store:
-        parts.metrics.loaded(engine)
     logger.info("ready")
+
+
+async def _follow_the_disk(parts: Service) -> None:
+    while True:
+        await asyncio.sleep(parts.settings.watch_s)
+        try:
+            await asyncio.to_thread(parts.store.refresh)
+        except Exception:  # whatever lies on the disk, the next look may find it mended
+            logger.exception("the store could not be looked at")
 
 
 async def _end_with_parent() -> None:
@@ -237,8 +248,13 @@ async def _tidy_when_idle(parts: Service) -> None:
         if not parts.scheduler.idle:
             since = time.monotonic()
         elif time.monotonic() - since > _IDLE_S:
-            for engine in parts.store:
-                await asyncio.to_thread(engine.give_back_memory)
+            await _tidy(parts)
+
+
+async def _tidy(parts: Service) -> None:
+    """Apart from the loop above, where `engine` would live on and with it an unloaded one."""
+    for engine in parts.store:
+        await asyncio.to_thread(engine.give_back_memory)
 
 
 async def _answered(parts: Service) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.card import Card
 from service.costs import FREE, Canvas, Costs, Line, fit
+from service.external import Malformed, has_external_data
 from service.images import Pixels
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # only counts before the import below
@@ -308,6 +309,11 @@ class Engine:
             kind = OutOfMemory if memory else EngineError
             raise kind(f"ONNX Runtime failed on {shape}: {exc}") from exc
         probabilities = arrays["probabilities"]
+        if probabilities.shape != (n, len(self.card.labels)):
+            raise EngineError(
+                f"{n} images gave probabilities {probabilities.shape}; the card has "
+                f"{len(self.card.labels)} labels"
+            )
         ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
         maps = tuple(_maps(arrays, classes)) if _MAPS in arrays else None
         return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking, maps)
@@ -362,6 +368,14 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _session(path: Path, provider: Provider, canvas: Canvas | None = None) -> ort.InferenceSession:
     """A session for any shape, or one made for a canvas alone."""
+    try:
+        if has_external_data(path):
+            raise EngineError(
+                f"{path} wants weights from other files, which is refused: they could be any. "
+                "Save the model as one file"
+            )
+    except (Malformed, OSError) as exc:
+        raise EngineError(f"{path} cannot be read: {exc}") from exc
     options = ort.SessionOptions()
     if canvas is not None:
         sides = {"batch": canvas.rows, "height": canvas.height, "width": canvas.width}

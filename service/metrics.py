@@ -1,6 +1,7 @@
 """Counters for Prometheus, in a registry of their own."""
 
 import platform
+from collections.abc import Iterable, Iterator
 
 import onnxruntime
 from prometheus_client import (
@@ -11,6 +12,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from service.batching import Batch
 from service.classify import Outcome, Result
@@ -68,9 +71,6 @@ class Metrics:
         self._first_seen = self._counter(
             "first_seen_shapes", "Runs of a shape (images, height, width) not run before"
         )
-        self._models = self._gauge(
-            "model_info", "1 for each loaded model", "model", "version", "provider"
-        )
 
     def watch(self, scheduler: Scheduler) -> None:
         """Show how the scheduler stands, whenever the metrics are read."""
@@ -82,10 +82,9 @@ class Metrics:
         ).set_function(lambda: scheduler.backlog_seconds)
         self._gauge("workers_lost", "Workers that hang").set_function(lambda: scheduler.lost)
 
-    def loaded(self, engine: Engine) -> None:
-        """Note a model that can be used."""
-        card = engine.card
-        self._models.labels(card.name, str(card.version), engine.provider).set(1)
+    def watch_models(self, engines: Iterable[Engine]) -> None:
+        """Show which models can be used, whenever the metrics are read."""
+        self.registry.register(_Models(engines))
 
     def request(self, route: str, status: int) -> None:
         """Count one answer."""
@@ -134,6 +133,21 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"anypool_{name}", text, labels, registry=self.registry)
+
+
+class _Models(Collector):
+    """What is loaded now: nothing is left of what was."""
+
+    def __init__(self, engines: Iterable[Engine]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("model", "version", "provider")
+        models = GaugeMetricFamily("anypool_model_info", "1 for each loaded model", labels=labels)
+        for engine in self._engines:
+            card = engine.card
+            models.add_metric([card.name, str(card.version), engine.provider], 1)
+        yield models
 
 
 def _kind(batch: Batch) -> str:

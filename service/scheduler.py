@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary, finalize
 
 from service.batching import PATIENCE, Batch, Group, Job
 from service.costs import Pace
@@ -103,7 +104,9 @@ class Scheduler:
         self._observer = observer or Nobody()
         self._patience = patience
         self._lanes = {_CPU: self._lane(_CPU, workers)}
-        self._groups: dict[Runs, Group] = {}
+        # An engine that is taken out of service is freed when its last request is answered.
+        self._groups: WeakKeyDictionary[Runs, Group] = WeakKeyDictionary()
+        self._names = count()
         self._paces: dict[Hashable, Pace] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._keys = count()
@@ -189,14 +192,13 @@ class Scheduler:
             height, width = picture.height, picture.width
         else:
             height, width, _ = picture.shape
-        if engine not in self._groups:
-            self._groups[engine] = Group(id(engine), engine.costs)
-            if engine.device not in self._lanes:
-                self._lanes[engine.device] = self._lane(engine.device, 1)
+        group = self._groups.get(engine)
+        if group is None:
+            group = self._meet(engine)
         done = await self._submit(
             self._lanes[engine.device],
             Inference(engine, picture, classes),
-            self._groups[engine],
+            group,
             (height, width),
             inference_cost(engine, height * width),
             arrived,
@@ -216,6 +218,14 @@ class Scheduler:
     def _lane(self, device: str, workers: int) -> Lane:
         most = self._limits.running_pixels if device == _CPU else UNLIMITED
         return Lane(device, workers, self._limits.batch_pixels, most, self._patience)
+
+    def _meet(self, engine: Runs) -> Group:
+        """The group of an engine not seen before, and threads for its device."""
+        if engine.device not in self._lanes:
+            self._lanes[engine.device] = self._lane(engine.device, 1)
+        group = self._groups[engine] = Group(next(self._names), engine.costs)
+        finalize(engine, self._paces.pop, inference_cost(engine, 0).kind, None)
+        return group
 
     def _predict(self, cost: Cost) -> float:
         pace = self._paces.get(cost.kind)

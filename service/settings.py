@@ -47,6 +47,13 @@ class Settings(BaseSettings):
         description="default model; may be left out when the store holds one model, "
         "or efficientnet_lite0 among others",
     )
+    watch_s: float = Field(
+        0, ge=0, description="seconds between looks for models that come and go; 0 looks only once"
+    )
+    verify: bool = Field(
+        False,
+        description="take an artifact only if it answers here what torch answered at export",
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="execution provider; auto takes CUDA where a GPU is, and says so"
     )

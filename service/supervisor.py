@@ -15,6 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from service.connection import ConnectionConfig
 from service.logs import configuration, configure
 from service.settings import Settings
+from service.trial import NOTE
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class Supervisor(Multiprocess):
     def __init__(self, config: Config, sockets: list[socket.socket], drain_s: float) -> None:
         super().__init__(config, sockets)
         self._drain_s = drain_s
+        self._note = os.memfd_create("loading")  # in memory, and outlives the workers
+        os.environ[NOTE] = f"/proc/{os.getpid()}/fd/{self._note}"
 
     def terminate_all(self) -> None:
         for held in self.sockets:  # else the kernel queues connections that nobody will answer

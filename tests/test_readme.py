@@ -54,6 +54,7 @@ def metrics() -> list[str]:
     found = Metrics()
     with closing(Scheduler(1, Limits(queue_pixels=1, batch_pixels=1))) as scheduler:
         found.watch(scheduler)
+        found.watch_models([])
         names = re.findall(r"^# TYPE (anypool_\w+) ", found.text().decode(), re.MULTILINE)
     return [name for name in names if not name.endswith("_created")]
 

@@ -36,9 +36,9 @@ class Service:
         """Raise Draining or NotReady unless images can be classified now."""
         if self.draining:
             raise Draining("the service is shutting down; send the request to another one")
-        if self.problem is not None:
-            raise NotReady(f"no model could be loaded: {self.problem}", retry_after=30)
         if not self.store.ready:
+            if self.problem is not None:
+                raise NotReady(f"no model could be loaded: {self.problem}", retry_after=30)
             raise NotReady("the model is being loaded; try again in a second")
         if self.scheduler.lost:
             raise NotReady("a worker hangs, and the service restarts; try again", retry_after=5)

@@ -1,8 +1,10 @@
-"""What clients of the Open Inference Protocol v2 send."""
+"""What clients of the Open Inference Protocol v2 send and get."""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
+
+from service.statistics import Duration, Record
 
 Parameters = dict[str, Any]
 
@@ -31,3 +33,35 @@ class InferRequest(BaseModel):
     parameters: Parameters = {}
     inputs: list[InputTensor]
     outputs: list[RequestedOutput] = []
+
+
+def statistics(record: Record) -> dict[str, Any]:
+    """As Triton's statistics extension has it; times in nanoseconds."""
+    return {
+        "last_inference": round(record.last * 1000),
+        "inference_count": record.images,
+        "execution_count": record.executions,
+        "inference_stats": {
+            "success": _duration(record.success),
+            "fail": _duration(record.fail),
+            "queue": _duration(record.queue),
+            "compute_input": _duration(record.decode),
+            "compute_infer": _duration(record.infer),
+            "compute_output": _duration(record.answer),
+            "cache_hit": _duration(Duration()),
+            "cache_miss": _duration(Duration()),
+        },
+        "batch_stats": [
+            {
+                "batch_size": n,
+                "compute_input": _duration(Duration()),
+                "compute_infer": _duration(Duration(round(run.count / n), run.seconds / n)),
+                "compute_output": _duration(Duration()),
+            }
+            for n, run in sorted(record.runs.items())
+        ],
+    }
+
+
+def _duration(duration: Duration) -> dict[str, int]:
+    return {"count": duration.count, "ns": round(duration.seconds * 1e9)}

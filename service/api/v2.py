@@ -5,6 +5,8 @@ classification, configuration, statistics and the repository. Success is 200, an
 {"error": "…"}.
 """
 
+import asyncio
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -17,11 +19,12 @@ from service.api.answering import engine_of, outcomes
 from service.api.body import read_bytes
 from service.api.deps import Service, service
 from service.api.openapi import OIP_ANSWER, OIP_BODY, OIP_ERROR, VERSION
+from service.api.schemas_v2 import statistics
 from service.api.tensors import IMAGE, PIXELS, Inference, Tensor, Wanted
 from service.classify import Options, Outcome, check_all
 from service.engine import Engine, Scores
 from service.errors import BadRequest
-from service.statistics import Duration, Record
+from service.folders import StoreError
 from service.threads import parsed
 from service.version import version
 
@@ -36,6 +39,10 @@ _EXTENSIONS = [
     "parameters", "statistics",
 ]  # fmt: skip
 _OUTPUTS = ("probabilities", "logits", "embedding")  # the default first
+_PARAMETERS_BODY = {
+    "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}
+}
+_CONTROL_BYTES = 100_000
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _MOST_TIMEOUT_S = 3600.0
 _VALUE_BYTES = 20  # of a number in JSON
@@ -100,7 +107,7 @@ async def ready(parts: Parts) -> dict[str, bool]:
 async def all_stats(parts: Parts) -> dict[str, Any]:
     """What was asked of each model version, and how long it took."""
     parts.ensure_ready()
-    return {"model_stats": [_stats(parts, engine) for engine in parts.store]}
+    return {"model_stats": [_statistics(parts, engine) for engine in parts.store]}
 
 
 @_of_model("", "metadata", 404, 503)
@@ -155,7 +162,7 @@ async def stats(request: Request, parts: Parts, engine: Asked) -> dict[str, Any]
     """What was asked of a model, of one version or of all, and how long it took."""
     one = "version" in request.path_params
     engines = [e for e in parts.store if e.card.name == engine.card.name]
-    return {"model_stats": [_stats(parts, e) for e in ([engine] if one else engines)]}
+    return {"model_stats": [_statistics(parts, e) for e in ([engine] if one else engines)]}
 
 
 @_of_model(
@@ -180,6 +187,55 @@ async def infer(request: Request, parts: Parts, engine: Asked) -> Response:
     return Response(
         text, media_type="application/octet-stream", headers={_JSON_LENGTH: str(length)}
     )
+
+
+@_route("/repository/index", "repository_index", 400, 408, 413, method="POST",
+        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+async def index(request: Request, parts: Parts) -> list[dict[str, str]]:
+    """All model versions in the store, the default model's first, and why one cannot be used."""
+    asked = await _control(request, parts)
+    return [
+        {"name": e.name, "version": e.version, "state": e.state, "reason": e.reason}
+        for e in parts.store.index()
+        if e.state == "READY" or asked.get("ready") is not True
+    ]
+
+
+@_route("/repository/models/{name}/load", "load", 400, 404, 408, 413, 503, method="POST",
+        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
+    """Load what is new or changed of a model in the store, beside what is served, and switch."""
+    parts.ensure_ready()
+    parameters = (await _control(request, parts)).get("parameters") or {}
+    if not isinstance(parameters, dict) or parameters:
+        raise BadRequest("a model is loaded as it lies in the store: no parameters are taken")
+    try:
+        await asyncio.to_thread(parts.store.load_model, name)
+    except StoreError as exc:
+        raise BadRequest(f"not loaded: {exc}") from exc
+    return {}
+
+
+@_route("/repository/models/{name}/unload", "unload", 400, 404, 408, 413, 503, method="POST",
+        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+async def unload(request: Request, parts: Parts, name: Name) -> dict[str, str]:
+    """Take a model out of service; what is under way is answered first."""
+    parts.ensure_ready()
+    await _control(request, parts)
+    await asyncio.to_thread(parts.store.unload_model, name)
+    return {}
+
+
+async def _control(request: Request, parts: Service) -> dict[str, Any]:
+    """The JSON object of a request about models; an empty body says nothing."""
+    data = await read_bytes(request, _CONTROL_BYTES, parts.settings.body_timeout_s)
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"the body is not JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise BadRequest("the body is JSON, but no object")
+    return found
 
 
 def _inputs(card: Card) -> list[tuple[str, str, list[int]]]:
@@ -233,42 +289,7 @@ def _tensor(card: Card, scores: Scores, wanted: Wanted) -> Tensor:
     return Tensor(wanted.name, best, wanted.binary)
 
 
-def _stats(parts: Service, engine: Engine) -> dict[str, Any]:
-    """As Triton's statistics extension has it; times in nanoseconds."""
+def _statistics(parts: Service, engine: Engine) -> dict[str, Any]:
     card = engine.card
-    record = parts.statistics.of(card.name, card.version)
-    return {
-        "name": card.name,
-        "version": str(card.version),
-        "last_inference": round(record.last * 1000),
-        "inference_count": record.images,
-        "execution_count": record.executions,
-        "inference_stats": {
-            "success": _duration(record.success),
-            "fail": _duration(record.fail),
-            "queue": _duration(record.queue),
-            "compute_input": _duration(record.decode),
-            "compute_infer": _duration(record.infer),
-            "compute_output": _duration(record.answer),
-            "cache_hit": _duration(Duration()),
-            "cache_miss": _duration(Duration()),
-        },
-        "batch_stats": _batch_stats(record),
-    }
-
-
-def _batch_stats(record: Record) -> list[dict[str, Any]]:
-    none = _duration(Duration())
-    return [
-        {
-            "batch_size": n,
-            "compute_input": none,
-            "compute_infer": _duration(Duration(round(images.count / n), images.seconds / n)),
-            "compute_output": none,
-        }
-        for n, images in sorted(record.runs.items())
-    ]
-
-
-def _duration(duration: Duration) -> dict[str, int]:
-    return {"count": duration.count, "ns": round(duration.seconds * 1e9)}
+    found = statistics(parts.statistics.of(card.name, card.version))
+    return {"name": card.name, "version": str(card.version), **found}

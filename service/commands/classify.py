@@ -14,7 +14,7 @@ from service.app import create_classifier, create_scheduler
 from service.classify import Classifier, Options, Outcome, Picture
 from service.engine import Engine, EngineError
 from service.errors import AnypoolError, BadParameter
-from service.folders import StoreError, default_model, find
+from service.folders import StoreError, check_inside, default_model, find
 from service.settings import Settings
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic",
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         found = find(settings.artifacts)
         versions = found[default_model(sorted(found), settings.model, settings.artifacts)]
+        check_inside(settings.artifacts, versions[max(versions)])
         engine = Engine(versions[max(versions)], settings.provider)
         return asyncio.run(_classify(settings, engine, files, asked, options.json))
     except (StoreError, CardError, EngineError, AnypoolError) as exc:

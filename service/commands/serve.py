@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.card import Card, CardError
-from service.folders import StoreError, default_model, find, read_canvases
+from service.folders import StoreError, check_inside, default_model, find, read_canvases
 from service.settings import PREFIX, Settings
 from service.supervisor import serve
+
+_WATCH_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = field.get_default(call_default_factory=True)
         variable = f"{PREFIX}{name.upper()}"
         shown = variable if default in (None, "") else f"{variable}, {default}"
+        switch: dict[str, Any] = {"nargs": "?", "const": True} if default is False else {}
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="VALUE",
             default=argparse.SUPPRESS,
             help=f"{field.description} [{shown}]".replace("%", "%%"),
+            **switch,
         )
+    parser.add_argument("--watch", dest="watch_s", action="store_const", const=_WATCH_S,
+                        default=argparse.SUPPRESS,
+                        help=f"the same as --watch-s {_WATCH_S:g}")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,13 +49,7 @@ def run(options: argparse.Namespace) -> int:
               "Run: pip install 'anypool[otel]'", file=sys.stderr)  # fmt: skip
         return 2
     try:
-        found = find(settings.artifacts)
-        default_model(sorted(found), settings.model, settings.artifacts)
-        if settings.canvases is not None:
-            read_canvases(settings.canvases, sorted(found))
-        for versions in found.values():
-            for folder in versions.values():
-                Card.load(folder / "card.json")
+        _check(settings)
     except (StoreError, CardError) as exc:
         print(f"anypool serve: {exc}", file=sys.stderr)
         return 1
@@ -65,3 +66,21 @@ def _has_otel() -> bool:
         return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
     except ModuleNotFoundError:
         return False
+
+
+def _check(settings: Settings) -> None:
+    """Raise StoreError or CardError when it is plain that the service would never be ready."""
+    found = find(settings.artifacts)
+    name = default_model(sorted(found), settings.model, settings.artifacts)
+    if settings.canvases is not None:
+        read_canvases(settings.canvases, sorted(found))
+    problem: StoreError | CardError | None = None
+    for folder in found[name].values():
+        try:
+            check_inside(settings.artifacts, folder)
+            Card.load(folder / "card.json")
+            return
+        except (StoreError, CardError) as exc:
+            problem = exc
+    if problem is not None:
+        raise problem

@@ -14,7 +14,17 @@ def make(root: Path, *folders: str) -> None:
 
 
 def test_only_folders_named_as_models_and_versions_are_found(tmp_path: Path) -> None:
-    make(tmp_path, "net/1", "net/12", "net/0", "net/latest", "Net/1", ".export-x/artifact", "b.2/3")
+    make(
+        tmp_path,
+        "net/1",
+        "net/12",
+        "net/0",
+        "net/latest",
+        "Net/1",
+        ".export-x/artifact",
+        "b.2/3",
+        "net/1\u0662",
+    )
     (tmp_path / "net" / "2").mkdir()  # no card: still being copied, or something else
     found = find(tmp_path)
     assert {name: sorted(versions) for name, versions in found.items()} == {

@@ -234,11 +234,14 @@ def test_the_scheduler_is_read_whenever_the_metrics_are() -> None:
         assert b"anypool_admitted_pixels 0.0" in metrics.text()
 
 
-def test_a_loaded_model_is_named_with_what_runs_it(store: Path) -> None:
+def test_models_are_named_with_what_runs_them_as_long_as_they_are_loaded(store: Path) -> None:
     metrics = Metrics()
-    metrics.loaded(Engine(store / "seed_cnn" / "1", "cpu"))
+    engines = [Engine(store / "seed_cnn" / "1", "cpu")]
+    metrics.watch_models(engines)
     info = {"model": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"}
     assert value(metrics, "model_info", **info) == 1
+    engines.clear()
+    assert b"seed_cnn" not in metrics.text()
 
 
 def test_the_build_is_named() -> None:

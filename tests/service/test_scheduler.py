@@ -4,8 +4,10 @@ A run that holds the gate of its engine keeps its worker busy, so what comes mea
 """
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
@@ -920,5 +922,41 @@ def test_an_observer_hears_of_clients_that_go_away_while_they_wait_or_run() -> N
             engine.gate.set()
             assert score(await tasks[2]) == 2
         assert listener.gone == 2
+
+    run(scenario())
+
+
+class Groups:
+    """An observer that notes whose runs they were."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def ran(self, batch: Batch) -> None:
+        self.seen.append(batch.jobs[0].group)
+
+    def cancelled(self) -> None:
+        pass
+
+
+def test_an_engine_that_nobody_uses_any_more_is_freed_and_leaves_nothing_to_the_next() -> None:
+    async def use(scheduler: Scheduler) -> "weakref.ref[FakeEngine]":
+        engine = FakeEngine(costs=Costs(Line(1e-9, 0.0)))  # runs take longer: it has a pace
+        cost = inference_cost(engine, 64)
+        with scheduler.admit(64, [cost]):
+            assert scheduler.backlog_seconds == cost.seconds  # of another engine's pace, nothing
+        await scheduler.infer(engine, grey(1), 0.0, soon())
+        return weakref.ref(engine)
+
+    async def until_freed(engine: "weakref.ref[FakeEngine]") -> None:
+        await until(lambda: gc.collect() >= 0 and engine() is None)
+
+    async def scenario() -> None:
+        groups = Groups()
+        with closing(Scheduler(1, ROOMY, groups)) as scheduler:
+            for _ in range(20):  # the next engine often lies where the last one lay
+                freed = await use(scheduler)
+                await until_freed(freed)
+        assert len(groups.seen) == len(set(groups.seen)) == 20
 
     run(scenario())

@@ -13,7 +13,9 @@ def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_the_worker_reads_is_what_the_parent_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(port=1234, artifacts=Path("elsewhere"), max_body_mb=2.5, model="m")
+    settings = Settings(
+        port=1234, artifacts=Path("elsewhere"), max_body_mb=2.5, model="m", verify=True
+    )
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings

@@ -1,0 +1,83 @@
+"""From a folder of the store to an engine that can be trusted, or the reason why not.
+
+`python -m service.loader LOADER NAME VERSION` tries it and ends: see `survive`.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from models.card import CardError
+from service.costs import Canvas
+from service.engine import Batching, Engine, EngineError, Provider
+from service.folders import Stamp, StoreError, check_inside, stamp
+from service.golden import GoldenError, check
+from service.trial import survive
+
+logger = logging.getLogger(__name__)
+
+_FORESEEN = (StoreError, CardError, EngineError, GoldenError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads, warms up and checks what lies under `root`; the rest is as in Store."""
+
+    root: Path
+    provider: Provider
+    batching: Batching
+    canvases: Mapping[str, Sequence[tuple[int, int, int]]]
+    verify: bool
+
+    def load(self, name: str, version: int, seen: Stamp, *, trial: bool) -> Engine:
+        """The engine of a version, ready to run; raises StoreError whatever is wrong with it.
+
+        seen: what its files looked like when it was decided to load it
+        trial: do all this in a process of its own first
+        """
+        folder = self.root / name / str(version)
+        try:
+            check_inside(self.root, folder)
+            if trial:
+                survive("service.loader", _LOADER.dump_json(self).decode(), name, str(version))
+            engine = self.engine(name, version)
+            if stamp(folder) != seen:
+                raise StoreError("its files changed while they were read")
+        except _FORESEEN as exc:
+            raise StoreError(" ".join(str(exc).split())) from exc
+        except Exception as exc:
+            logger.exception("%s cannot be loaded", folder)
+            raise StoreError("an error that nobody foresaw; the service's log has it") from exc
+        return engine
+
+    def engine(self, name: str, version: int) -> Engine:
+        """Without regard to where files lie and whether they change; raises whatever is wrong."""
+        folder = self.root / name / str(version)
+        canvases = [Canvas(*shape) for shape in self.canvases.get(name, ())]
+        engine = Engine(folder, self.provider, batching=self.batching, canvases=canvases)
+        if (engine.card.name, engine.card.version) != (name, version):
+            raise StoreError(
+                f"the card in {folder} says {engine.card.name} version {engine.card.version}: "
+                "name the folders as the card does"
+            )
+        engine.warm_up()
+        if self.verify:
+            wrong = next((case for case in check(engine, folder) if case.problem is not None), None)
+            if wrong is not None:
+                raise StoreError(
+                    f"it fails verification, {wrong.kind} {wrong.size}: {wrong.problem}"
+                )
+            engine.give_back_memory()
+        return engine
+
+
+_LOADER = TypeAdapter(Loader)
+
+if __name__ == "__main__":
+    os.nice(10)  # others are being served
+    _LOADER.validate_json(sys.argv[1]).engine(sys.argv[2], int(sys.argv[3]))
