@@ -236,6 +236,8 @@ def test_422_bad_aspect(client: httpx.Client) -> None:
         (f"cam=png&cam_classes={','.join(map(str, range(101)))}", "at most 100"),
         (f"cam=png&classes={','.join(map(str, range(101)))}", "at most 100"),
         ("colour=blue", "colour"),
+        ("top_k=1&top_k=2", "more than once"),
+        ("classes=\u0663", "classes"),
     ],
 )
 def test_422_bad_parameter(client: httpx.Client, query: str, said: str) -> None:
