@@ -14,21 +14,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from models.card import CardError
 from service.api import errors, ops, v1
 from service.api.deps import Service
 from service.api.envelope import Envelope
+from service.api.gate import Gate
 from service.classify import Classifier
 from service.engine import EngineError
 from service.folders import StoreError, find, read_canvases
 from service.images import SourceLimits, allowed_formats
+from service.keys import load_keys
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
+from service.shares import Shares
 from service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -85,25 +90,43 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics()
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)
+    bodies = Shares(settings.bodies_bytes)
+    metrics.watch_bodies(bodies)
     parts = Service(
         settings=settings,
         store=create_store(settings),
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
+        bodies=bodies,
+        keys=None if settings.api_keys_file is None else load_keys(settings.api_keys_file),
     )
     app = FastAPI(
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
         lifespan=_lifespan,
         redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = parts
+    app.add_middleware(Gate, parts=parts)
+    if settings.origins:  # outside of the gate: a browser asks first, and without a key
+        app.add_middleware(CORSMiddleware, **_cors(settings.origins))
     app.add_middleware(Envelope, parts=parts)
     errors.install(app)
     app.include_router(v1.router)
     app.include_router(ops.router)
     return app
+
+
+def _cors(origins: list[str]) -> dict[str, Any]:
+    return {
+        "allow_origins": origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+        "expose_headers": ["Retry-After", "Server-Timing", "X-Request-Id"],
+    }
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from service.engine import Engine
 from service.errors import AnypoolError
 from service.resize import Size
 from service.scheduler import Scheduler
+from service.shares import Shares
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -66,6 +67,12 @@ class Metrics:
             "backlog_seconds", "Predicted work admitted and not answered yet, on one worker"
         ).set_function(lambda: scheduler.backlog_seconds)
         self._gauge("workers_lost", "Workers that hang").set_function(lambda: scheduler.lost)
+
+    def watch_bodies(self, bodies: Shares) -> None:
+        """Show what is held of bodies, whenever the metrics are read."""
+        self._gauge("body_bytes", "Bytes of requests that are not answered yet").set_function(
+            lambda: bodies.used
+        )
 
     def loaded(self, engine: Engine) -> None:
         """Note a model that can be used."""

@@ -57,6 +57,8 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+        max_connections=settings.max_connections,
         ws="none",
         proxy_headers=False,  # nothing here asks who or where the client is
         access_log=False,

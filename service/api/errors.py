@@ -1,6 +1,7 @@
-"""Errors as RFC 9457 problem details."""
+"""Errors as RFC 9457 problem details; under /v2 as that protocol has them."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.errors import AnypoolError, BadParameter, Unavailable
+from service.api.protection import protective_headers
+from service.errors import AnypoolError, BadParameter, TryAgain, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +30,28 @@ def problem(error: AnypoolError) -> dict[str, Any]:
 
 
 def response(error: AnypoolError) -> JSONResponse:
-    """An error as an answer of its own."""
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(error.retry_after)
-    return JSONResponse(
-        problem(error), error.status, headers=headers, media_type="application/problem+json"
-    )
+    """An error as an answer of its own, to a request of REST v1."""
+    return draw("/v1/", error)
+
+
+def draw(request_path: str, error: AnypoolError) -> JSONResponse:
+    """An error as an answer of its own, as the protocol of that path wants it."""
+    return _drawn(request_path, problem(error), _headers(error))
+
+
+def _drawn(path: str, body: dict[str, Any], headers: Mapping[str, str] | None) -> JSONResponse:
+    status: int = body["status"]
+    if path.startswith("/v2/"):
+        return JSONResponse({"error": body["detail"]}, status, headers)
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _headers(error: AnypoolError) -> dict[str, str]:
+    if isinstance(error, TryAgain):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
 
 
 def install(app: FastAPI) -> None:
@@ -47,31 +64,32 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, AnypoolError)
-    return response(exc)
+    return draw(request.scope["path"], exc)
 
 
 async def _parameters(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors())
-    return response(BadParameter(wrong))
+    return draw(request.scope["path"], BadParameter(wrong))
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     name, title = _TITLES.get(exc.status_code, ("error", HTTPStatus(exc.status_code).phrase))
+    path = request.scope["path"]
     body = {
         "type": TYPE_PREFIX + name,
         "title": title,
         "status": exc.status_code,
-        "detail": f"{request.method} {request.url.path}: {exc.detail}. See /docs",
+        "detail": f"{request.method} {path}: {exc.detail}. See /docs",
     }
-    return JSONResponse(
-        body, exc.status_code, headers=exc.headers, media_type="application/problem+json"
-    )
+    return _drawn(path, body, exc.headers)
 
 
 async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
-    logger.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=exc)
-    answer = response(AnypoolError("an error that nobody foresaw; the service's log has it"))
+    logger.error("unforeseen error in %s %s", request.method, request.scope["path"], exc_info=exc)
+    path = request.scope["path"]
+    answer = draw(path, AnypoolError("an error that nobody foresaw; the service's log has it"))
     answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
+    answer.headers.update(protective_headers(path))  # this answer passes by the envelope
     return answer

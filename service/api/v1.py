@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from service.api import body as bodies
-from service.api.deps import Service, service
+from service.api.deps import Service, client, service
 from service.api.disconnect import unless_gone
 from service.api.errors import problem, response
 from service.api.schemas_v1 import (
@@ -44,7 +44,7 @@ async def _asked(request: Request) -> ClassifyQuery:
 
 Asked = Annotated[ClassifyQuery, Depends(_asked)]
 
-_STATUSES = (400, 404, 408, 413, 415, 422, 503, 504)
+_STATUSES = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemBody, "description": "problem details"} for status in _STATUSES
 }
@@ -156,7 +156,8 @@ async def _classify(
     )
     try:
         outcomes = await unless_gone(
-            request, parts.classifier.classify(engine, body.pictures, options)
+            request,
+            parts.classifier.classify(engine, body.pictures, options, await client(request)),
         )
     except AnypoolError as exc:
         parts.metrics.rejected(engine.card.name, exc, len(body.pictures))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from models.card import Card, CardError
 from service.folders import StoreError, default_model, find, read_canvases
+from service.keys import KeysError, read_keys
 from service.settings import PREFIX, Settings
 from service.supervisor import serve
 
@@ -41,10 +42,12 @@ def run(options: argparse.Namespace) -> int:
         default_model(sorted(found), settings.model, settings.artifacts)
         if settings.canvases is not None:
             read_canvases(settings.canvases, sorted(found))
+        if settings.api_keys_file is not None:
+            read_keys(settings.api_keys_file)
         for versions in found.values():
             for folder in versions.values():
                 Card.load(folder / "card.json")
-    except (StoreError, CardError) as exc:
+    except (StoreError, CardError, KeysError) as exc:
         print(f"anypool serve: {exc}", file=sys.stderr)
         return 1
     try:
