@@ -1,5 +1,6 @@
 """The README lists every setting, route, command and error, with the right defaults."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,16 @@ def test_every_error_is_listed(kind: type[errors.AnypoolError]) -> None:
     row = next((r for r in README.splitlines() if f"`{kind.type}`" in r), None)
     assert row is not None
     assert str(kind.status) in row
+
+
+TESTS = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", README))))
+def test_every_test_that_is_named_exists(name: str) -> None:
+    assert f"def {name}(" in TESTS
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", README))))
+def test_every_test_file_that_is_named_exists(path: str) -> None:
+    assert (Path(__file__).parent.parent / path).exists()

@@ -1,11 +1,22 @@
-"""Which classes are answered: how many, how probable, of which kind of model."""
+"""Which classes are answered: how many, how probable, of which kind of model; and at whose cost."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.card import Activation, Card
-from service.classify import Options, predictions
-from service.engine import Scores
+from service.budget import Budget
+from service.classify import Classifier, Options, Picture, predictions
+from service.engine import Engine, Scores
+from service.errors import Overloaded, RateLimited
+from service.images import FORMATS, SourceLimits
+from service.keys import Client
+from service.resize import InferenceLimits
+from service.scheduler import Limits, Scheduler
+from tests.e2e.test_statuses import png
 from tests.models.test_card import make_card
 
 
@@ -43,3 +54,25 @@ def test_scores_that_are_no_probabilities_may_be_negative() -> None:
     raw = scores(-3.0, -1.0, -7.5, *[-9.0] * 7)
     found = predictions(card("none"), raw, Options(top_k=3))
     assert [(p.index, p.probability) for p in found] == [(1, -1.0), (0, -3.0), (2, -7.5)]
+
+
+def test_a_budget_pays_for_what_is_admitted_and_for_nothing_else(store: Path) -> None:
+    engine, options = Engine(store / "seed_cnn" / "1", "cpu"), Options(policy="native")
+    source, inference = SourceLimits(10**6, 10**4, 100), InferenceLimits(100, 10**6)
+    client = Client("shop", budget=Budget(1.0, 250, lambda: 0.0))
+    image, broken = [Picture(None, png(10, 10))], [Picture(None, b"no image")]
+
+    async def scenario() -> None:
+        with closing(Scheduler(1, Limits(queue_pixels=1000, batch_pixels=1000))) as scheduler:
+            classifier = Classifier(scheduler, source, inference, FORMATS, 30)
+            with scheduler.admit(900, []), pytest.raises(Overloaded):
+                await classifier.classify(engine, image, options, client)
+            await classifier.classify(engine, broken, options, client)
+            for _ in range(2):
+                await classifier.classify(engine, image, options, client)
+            with pytest.raises(RateLimited, match="in 50 s"):
+                await classifier.classify(engine, image, options, client)
+            assert scheduler.admitted_pixels == 0
+            await classifier.classify(engine, image, options)
+
+    asyncio.run(scenario())
