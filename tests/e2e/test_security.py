@@ -249,7 +249,7 @@ def test_a_request_beyond_a_key_s_share_of_the_queue_is_413(keyed: Server) -> No
 
 def test_a_key_that_floods_does_not_push_out_another_one(keyed: Server) -> None:
     data, enough = noise(500, 330), Event()
-    large = "/v1/classify?resize=fit&size=900"  # 0.53 of the queue's 3 megapixels
+    large = "/v1/classify?resize=fit&size=949"  # 0.594 megapixels: five would fill the queue of 3
     refused: list[httpx.Response] = []
 
     with httpx.Client(base_url=keyed.url, timeout=60) as client, ThreadPoolExecutor(8) as threads:
