@@ -14,20 +14,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service.api import errors, openapi, ops, v1, v2
 from service.api.deps import Service
 from service.api.envelope import Envelope
+from service.api.gate import Gate
 from service.classify import Classifier
 from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
+from service.keys import load_keys
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
 from service.settings import MEGA, Settings
+from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
 from service.trial import NOTE
@@ -104,6 +108,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.watch(scheduler)
     store = create_store(settings)
     metrics.watch_models(store)
+    bodies = Shares(settings.bodies_bytes)
+    metrics.watch_bodies(bodies)
     parts = Service(
         settings=settings,
         store=store,
@@ -112,6 +118,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
         statistics=Statistics(),
         traces=create_traces(settings),
+        bodies=bodies,
+        keys=None if settings.api_keys_file is None else load_keys(settings.api_keys_file),
     )
     app = FastAPI(
         title="anypool",
@@ -121,8 +129,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = parts
+    app.add_middleware(Gate, parts=parts)
+    if settings.origins:  # outside of the gate: a browser asks first, and without a key
+        app.add_middleware(CORSMiddleware, **_cors(settings.origins))
     app.add_middleware(Envelope, parts=parts)
     errors.install(app)
     app.include_router(v1.router)
@@ -130,6 +143,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(ops.router)
     openapi.describe(app)
     return app
+
+
+def _cors(origins: list[str]) -> dict[str, Any]:
+    return {
+        "allow_origins": origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+        "expose_headers": ["Retry-After", "Server-Timing", "X-Request-Id"],
+    }
 
 
 @asynccontextmanager

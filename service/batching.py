@@ -7,6 +7,10 @@ its own predicted cost, so nothing starves. Decoding and inference are jobs alik
 With the most urgent job go others of its network: those of its size, as long as company saves
 anything worth having; those of other sizes, where the measured cost of mixed sizes says that one
 run takes less time than two; or whatever fits a pinned canvas, where there are any.
+
+Clients that have keys take turns, each in the order above (fair queueing): the next job is one of
+the client that will then have been served least, in predicted seconds. What a client did not ask
+for is not saved up for later.
 """
 
 import heapq
@@ -44,6 +48,7 @@ class Job:
     cost: predicted seconds, alone
     arrived: when it came
     deadline: begin before this time, or not at all
+    client: whose it is; None is one client too
     """
 
     key: int
@@ -53,6 +58,7 @@ class Job:
     cost: float
     arrived: float
     deadline: float
+    client: Hashable = None
 
     @property
     def pixels(self) -> int:
@@ -107,8 +113,10 @@ class Queue:
         self._groups: dict[Group, dict[int, Job]] = {}  # oldest first, as is the next
         self._sizes: dict[tuple[Group, int, int], dict[int, Job]] = {}
         # Heaps of (time, number, key); what has left stays until it comes to the top.
-        self._urgent: list[tuple[float, int, int]] = []
+        self._urgent: dict[Hashable, list[tuple[float, int, int]]] = {}  # by client
         self._late: list[tuple[float, int, int]] = []
+        self._served: dict[Hashable, float] = {}  # predicted seconds, by client
+        self._turn = 0.0  # what the client whose turn it was had been served: newcomers start here
         self._numbers = count()
 
     def __len__(self) -> int:
@@ -120,8 +128,12 @@ class Queue:
         if job.group is not None:
             self._groups.setdefault(job.group, {})[job.key] = job
             self._sizes.setdefault((job.group, job.height, job.width), {})[job.key] = job
+        if job.client not in self._urgent:
+            self._urgent[job.client] = []
+            self._served[job.client] = max(self._turn, self._served.get(job.client, 0.0))
         number = next(self._numbers)
-        heapq.heappush(self._urgent, (job.arrived + self._patience * job.cost, number, job.key))
+        urgency = job.arrived + self._patience * job.cost
+        heapq.heappush(self._urgent[job.client], (urgency, number, job.key))
         heapq.heappush(self._late, (job.deadline, number, job.key))
 
     def remove(self, key: int) -> bool:
@@ -135,6 +147,8 @@ class Queue:
         if not self._jobs:  # nothing that has left is worth remembering
             self._urgent.clear()
             self._late.clear()
+            self._served.clear()
+            self._turn = 0.0
         return True
 
     def expire(self, now: float) -> list[Job]:
@@ -156,16 +170,26 @@ class Queue:
         if first is None or (first.group is not None and first.pixels > room):
             return None
         batch = Batch((first,)) if first.group is None else self._company(first, workers, room)
+        self._turn = max(self._turn, self._served[first.client])
+        for job in batch.jobs:
+            self._served[job.client] += job.cost
         for job in batch.jobs:
             self.remove(job.key)
         return batch
 
     def _first(self) -> Job | None:
-        while self._urgent:
-            job = self._jobs.get(self._urgent[0][2])
+        """The most urgent job of the client whose turn it is."""
+        firsts = [job for client in list(self._urgent) if (job := self._first_of(client))]
+        return min(firsts, key=lambda job: self._served[job.client] + job.cost, default=None)
+
+    def _first_of(self, client: Hashable) -> Job | None:
+        urgent = self._urgent[client]
+        while urgent:
+            job = self._jobs.get(urgent[0][2])
             if job is not None:
                 return job
-            heapq.heappop(self._urgent)
+            heapq.heappop(urgent)
+        del self._urgent[client]
         return None
 
     def _company(self, first: Job, workers: int, room: float) -> Batch:

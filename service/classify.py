@@ -15,6 +15,7 @@ from service.engine import Engine, Scores
 from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyPixels
 from service.heat import Form, HeatMap, heat_maps
 from service.images import Pixels, SourceLimits, decode, decode_seconds, read_header
+from service.keys import Client
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
@@ -159,12 +160,18 @@ class Classifier:
         self._deadline_s = deadline_s
 
     async def classify(
-        self, engine: Engine, pictures: Sequence[Picture | Raster], options: Options
+        self,
+        engine: Engine,
+        pictures: Sequence[Picture | Raster],
+        options: Options,
+        client: Client | None = None,
     ) -> list[Outcome]:
         """One outcome for each picture, in order.
 
-        Raises only what concerns the request as a whole: BadParameter, Overloaded, TooManyPixels;
-        with the option `whole` also what is wrong with one image, before anything is run.
+        client: whose share and budget these come out of; None when there are no keys
+        Raises only what concerns the request as a whole: BadParameter, Overloaded, RateLimited,
+        TooManyPixels; with the option `whole` also what is wrong with one image, before anything
+        is run.
         """
         card = engine.card
         if options.threshold is not None and card.activation != "sigmoid":
@@ -189,9 +196,12 @@ class Classifier:
         pixels = sum(header.used.pixels for header in admitted)
         _check_maps(card, len(mapped), len(admitted), pixels)
         costs = [cost for header in admitted for cost in header.costs]
-        with self._scheduler.admit(pixels, costs):
+        whose = None if client is None else client.name
+        with self._scheduler.admit(pixels, costs, whose):
+            if client is not None and client.budget is not None:
+                client.budget.spend(pixels)  # here, so that what is refused with 503 costs nothing
             jobs = [
-                self._one(engine, picture.name, header, options, mapped, arrived)
+                self._one(engine, picture.name, header, options, mapped, arrived, whose)
                 for picture, header in zip(pictures, headers, strict=True)
             ]
             return await _gather(jobs)
@@ -236,6 +246,7 @@ class Classifier:
         options: Options,
         mapped: Sequence[int],
         arrived: float,
+        client: str | None,
     ) -> Outcome:
         if isinstance(admitted, AnypoolError):
             return Outcome(name, error=admitted)
@@ -244,10 +255,12 @@ class Classifier:
         try:
             if isinstance(ready, Undecoded) and not (admitted.cheap and engine.device == "cpu"):
                 decoded = await self._scheduler.decode(
-                    ready.decode, ready.cost, arrived, deadline, phases
+                    ready.decode, ready.cost, arrived, deadline, client, phases
                 )
                 ready = decoded.value
-            scored = await self._scheduler.infer(engine, ready, arrived, deadline, mapped, phases)
+            scored = await self._scheduler.infer(
+                engine, ready, arrived, deadline, mapped, client, phases
+            )
             best = predictions(engine.card, scored.value, options)
             maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:

@@ -1,9 +1,10 @@
-"""HTTP connections that slow or stubborn clients cannot hold: uvicorn's protocol, with three fixes.
+"""HTTP connections that slow or stubborn clients cannot hold: uvicorn's protocol, with five fixes.
 
-uvicorn waits forever for a request's header, after an early answer (413, 503) goes on reading
-whatever the client still sends, and when it stops hangs up on connections whose request is on its
-way. The parser is h11: the faster httptools drops the body of a
-request that offers to upgrade to HTTP/2, as Java's client and `curl --http2` do.
+uvicorn waits forever for a request's header and for a client to take its answer, after an early
+answer (413, 503) goes on reading whatever the client still sends, keeps any number of idle
+connections, and when it stops hangs up on connections whose request is on its way. The parser is
+h11: the faster httptools drops the body of a request that offers to upgrade to HTTP/2, as Java's
+client and `curl --http2` do.
 """
 
 import asyncio
@@ -20,11 +21,22 @@ _LAST_CALL_S = 1.0  # after the listener has closed, for requests that are on th
 
 
 class ConnectionConfig(Config):
-    """uvicorn's configuration, and how long a request's header may take to arrive."""
+    """uvicorn's configuration, and how long a request's header may take to arrive and an answer
+    to leave, and how many connections there may be."""
 
-    def __init__(self, app: str, *, header_timeout_s: float, **options: Any) -> None:
+    def __init__(
+        self,
+        app: str,
+        *,
+        header_timeout_s: float,
+        answer_timeout_s: float,
+        max_connections: int,
+        **options: Any,
+    ) -> None:
         super().__init__(app, http=Connection, **options)
         self.header_timeout_s = header_timeout_s
+        self.answer_timeout_s = answer_timeout_s
+        self.max_connections = max_connections
 
 
 class _Transport:
@@ -64,7 +76,8 @@ class _Transport:
 
 
 class Connection(H11Protocol):
-    """One client connection, with a time limit for headers and an end after early answers."""
+    """One client connection, with time limits for headers and answers and an end after early
+    answers; it gives way to another one when it idles and there are too many."""
 
     transport: Any
 
@@ -72,15 +85,32 @@ class Connection(H11Protocol):
         super().__init__(config, *args, **kwargs)
         self._header_timeout_s = config.header_timeout_s
         self._header_alarm: asyncio.TimerHandle | None = None
+        self._answer_timeout_s = config.answer_timeout_s
+        self._answer_alarm: asyncio.TimerHandle | None = None
+        self._max_connections = config.max_connections
+        self._idle_since = self.loop.time()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Transport(transport, self._unread))  # type: ignore[arg-type]
         self._watch_header()
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._header_alarm is not None:
-            self._header_alarm.cancel()
+        for alarm in (self._header_alarm, self._answer_alarm):
+            if alarm is not None:
+                alarm.cancel()
+
+    def pause_writing(self) -> None:
+        """The client takes its answer slower than it is written."""
+        super().pause_writing()
+        self._answer_alarm = self.loop.call_later(self._answer_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._answer_alarm is not None:
+            self._answer_alarm.cancel()
+            self._answer_alarm = None
 
     def data_received(self, data: bytes) -> None:
         if self.transport.lingers:
@@ -91,12 +121,13 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """Stop after the request in progress; one that is on its way still gets its answer."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.idle:
             self.loop.call_later(_LAST_CALL_S, super().shutdown)
         else:
             super().shutdown()
 
     def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
         super().on_response_complete()
         self._watch_header()
 
@@ -109,6 +140,20 @@ class Connection(H11Protocol):
         elif not awaited and self._header_alarm is not None:
             self._header_alarm.cancel()
             self._header_alarm = None
+
+    def _make_room(self) -> None:
+        """One connection too many: close the one that has idled longest, this one if none has."""
+        if len(self.connections) <= self._max_connections:
+            return
+        idle = [c for c in self.connections if isinstance(c, Connection) and c.idle]
+        longest = min(idle, key=lambda c: c._idle_since)
+        longest.transport.abort()
+        self.connections.discard(longest)  # at once: others may come before it is lost
+
+    @property
+    def idle(self) -> bool:
+        """No request of this connection is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _unread(self) -> bool:
         return self.conn.their_state is h11.SEND_BODY

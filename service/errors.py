@@ -2,6 +2,8 @@
 
 AnypoolError
 ├── BadRequest                     400 bad-request
+├── Unauthorized                   401 unauthorized
+├── Forbidden                      403 forbidden
 ├── NotFound                       404 not-found
 ├── RequestTimeout                 408 request-timeout
 ├── LimitExceeded                  413
@@ -16,10 +18,12 @@ AnypoolError
 │   ├── BadAspect                      bad-aspect
 │   └── BadParameter                   bad-parameter
 ├── InferenceFailed                500 inference-failed
-├── Unavailable                    503
-│   ├── Overloaded                     overloaded
-│   ├── Draining                       draining
-│   └── NotReady                       not-ready
+├── TryAgain
+│   ├── RateLimited                429 rate-limited
+│   └── Unavailable                503
+│       ├── Overloaded                 overloaded
+│       ├── Draining                   draining
+│       └── NotReady                   not-ready
 └── DeadlineExceeded               504 deadline-exceeded
 
 `status` is a hint for whoever speaks HTTP; nothing here knows about responses. `detail` names the
@@ -51,6 +55,14 @@ class AnypoolError(Exception):
 
 class BadRequest(AnypoolError):
     type, title, status = "bad-request", "The request cannot be read", 400
+
+
+class Unauthorized(AnypoolError):
+    type, title, status = "unauthorized", "A key is needed", 401
+
+
+class Forbidden(AnypoolError):
+    type, title, status = "forbidden", "Not allowed here", 403
 
 
 class NotFound(AnypoolError):
@@ -109,14 +121,20 @@ class InferenceFailed(AnypoolError):
     type, title, status = "inference-failed", "The network could not be run", 500
 
 
-class Unavailable(AnypoolError):
+class TryAgain(AnypoolError):
     """Try again after `retry_after` seconds (a whole number, at least 1)."""
-
-    status = 503
 
     def __init__(self, detail: str, retry_after: int = 1) -> None:
         super().__init__(detail)
         self.retry_after = max(1, retry_after)
+
+
+class RateLimited(TryAgain):
+    type, title, status = "rate-limited", "The key's budget is spent", 429
+
+
+class Unavailable(TryAgain):
+    status = 503
 
 
 class Overloaded(Unavailable):

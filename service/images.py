@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from models.card import Preprocessing
 from service.errors import (
+    AnypoolError,
     BadAspect,
     Overloaded,
     TooManyPixels,
@@ -53,6 +54,8 @@ _DRAFT_MARGIN = 1.5
 _DECODE_BASE_S, _RESIZE_S = 0.1e-3, 10e-9
 _DECODE_S = {"JPEG": 6e-9, "PNG": 33e-9, "WEBP": 17e-9, "GIF": 17e-9, "BMP": 3e-9, "TIFF": 4e-9,
              "AVIF": 12e-9, "HEIF": 15e-9}  # fmt: skip
+# Scans of a JPEG. Ten are usual; each one costs a nanosecond a pixel, and 34 bytes of the file.
+_MOST_SCANS, _SCAN = 100, b"\xff\xda"
 _DRAFT_S = 2e-9  # a JPEG that is decoded at reduced scale
 
 
@@ -101,7 +104,9 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
             orientation = _orientation(image, data)
             # A phone's MPO is a JPEG with more pictures behind it, and opens under that name only.
             format_ = "JPEG" if image.format == "MPO" else str(image.format)
-    except (BadAspect, TooManyPixels, UnsupportedFormat):
+            if format_ == "JPEG":
+                _check_scans(data)
+    except AnypoolError:
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
         raise _translated(exc) from exc
@@ -177,6 +182,13 @@ def _check_source(size: Size, limits: SourceLimits) -> None:
     if size.longest > limits.max_aspect * shortest:
         raise BadAspect(
             f"the image is {size}; one side may be {limits.max_aspect:g} times the other. Crop it"
+        )
+
+
+def _check_scans(data: bytes) -> None:
+    if (scans := data.count(_SCAN)) > _MOST_SCANS:
+        raise UndecodableImage(
+            f"the JPEG has {scans} scans, at most {_MOST_SCANS} are decoded; save it with fewer"
         )
 
 

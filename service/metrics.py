@@ -21,6 +21,7 @@ from service.engine import Engine
 from service.errors import AnypoolError
 from service.resize import Size
 from service.scheduler import Scheduler
+from service.shares import Shares
 from service.version import version
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -85,6 +86,12 @@ class Metrics:
     def watch_models(self, engines: Iterable[Engine]) -> None:
         """Show which models can be used, whenever the metrics are read."""
         self.registry.register(_Models(engines))
+
+    def watch_bodies(self, bodies: Shares) -> None:
+        """Show what is held of bodies, whenever the metrics are read."""
+        self._gauge("body_bytes", "Bytes of requests that are not answered yet").set_function(
+            lambda: bodies.used
+        )
 
     def request(self, route: str, status: int) -> None:
         """Count one answer."""

@@ -28,6 +28,7 @@ from service.errors import (
 )
 from service.images import Pixels
 from service.lane import UNLIMITED, Lane
+from service.shares import Shares
 from service.work import (
     Cost,
     Done,
@@ -110,13 +111,13 @@ class Scheduler:
         self._paces: dict[Hashable, Pace] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._keys = count()
-        self._admitted = 0
+        self._admitted = Shares(limits.queue_pixels)
         self._backlog = 0.0  # predicted seconds of what was admitted
 
     @property
     def admitted_pixels(self) -> int:
         """Network pixels of all images that were admitted and are not answered yet."""
-        return self._admitted
+        return self._admitted.used
 
     @property
     def backlog_seconds(self) -> float:
@@ -138,25 +139,30 @@ class Scheduler:
         return max(1, math.ceil(self._backlog / self._workers))
 
     @contextmanager
-    def admit(self, pixels: int, costs: Sequence[Cost]) -> Iterator[None]:
-        """Hold room for a whole request; raises Overloaded, or TooManyPixels if it never fits."""
-        most = self._limits.queue_pixels
+    def admit(self, pixels: int, costs: Sequence[Cost], client: Hashable = None) -> Iterator[None]:
+        """Hold room for a whole request of `client`, in no more than its share of the queue.
+
+        Raises Overloaded, or TooManyPixels if it never fits.
+        """
+        most = self._admitted.most(client)
         if pixels > most:
             raise TooManyPixels(
                 f"the request's images have {pixels / 1e6:.1f} megapixels together; the queue "
-                f"holds {most / 1e6:g}. Send fewer images at once"
+                f"holds {most / 1e6:g}{'' if client is None else ' for one key'}. Send fewer "
+                "images at once"
             )
-        if self._admitted + pixels > most:
+        if not self._admitted.fits(pixels, client):
             wait = self.retry_after()
-            raise Overloaded(f"the queue is full; try again in {wait} s", wait)
+            full = "the queue" if client is None else "your share of the queue"
+            raise Overloaded(f"{full} is full; try again in {wait} s", wait)
         seconds = sum(self._predict(cost) for cost in costs)
-        self._admitted += pixels
+        self._admitted.take(pixels, client)
         self._backlog += seconds
         try:
             yield
         finally:
-            self._admitted -= pixels
-            self._backlog = self._backlog - seconds if self._admitted else 0.0
+            self._admitted.give_back(pixels, client)
+            self._backlog = self._backlog - seconds if self._admitted.used else 0.0
 
     async def decode(
         self,
@@ -164,6 +170,7 @@ class Scheduler:
         cost: Cost,
         arrived: float,
         deadline: float,
+        client: Hashable = None,
         note: list[Phase] | None = None,
     ) -> Timed[T]:
         """Run `work` on a thread; raises what it raises, DeadlineExceeded and NotReady.
@@ -171,7 +178,7 @@ class Scheduler:
         Whatever happens, `note` gets the phases it went through.
         """
         lane = self._lanes[_CPU]
-        done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline, note)
+        done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline, client, note)
         return cast("Timed[T]", done)
 
     async def infer(
@@ -181,6 +188,7 @@ class Scheduler:
         arrived: float,
         deadline: float,
         classes: Sequence[int] = (),
+        client: Hashable = None,
         note: list[Phase] | None = None,
     ) -> Timed[Scores]:
         """Scores (1, k) of one image (h, w, c), run alone or in company, with maps of `classes`.
@@ -203,6 +211,7 @@ class Scheduler:
             inference_cost(engine, height * width),
             arrived,
             deadline,
+            client,
             note,
         )
         return cast("Timed[Scores]", done)
@@ -240,13 +249,14 @@ class Scheduler:
         cost: Cost,
         arrived: float,
         deadline: float,
+        client: Hashable,
         note: list[Phase] | None,
     ) -> Timed[object]:
         if lane.all_hang:
             raise _all_hang()
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline)
+        job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline, client)
         waiting = Waiting(loop.create_future(), now, cost, work, [] if note is None else note)
         lane.add(job, waiting)
         alarm = loop.call_later(max(0.0, deadline - now), self._expire, lane, deadline)

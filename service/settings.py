@@ -1,17 +1,20 @@
 """Every knob, once: ANYPOOL_* variables, and `anypool serve` options of the same name."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGA = 1_000_000
 PREFIX = "ANYPOOL_"
 BYTES_A_PIXEL = 190  # of activations in a run: EfficientNet-Lite0; ResNet-18 takes 120
 _FOR_RUNS = 0.6  # of the memory; the rest is for bodies, decoded images and the process itself
+_FOR_BODIES = 0.1
+_ORIGIN = re.compile(r"\*|https?://[^/\s,]+")
 _CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
@@ -79,6 +82,18 @@ class Settings(BaseSettings):
         '{"efficientnet_lite0": [[16, 96, 96], [8, 224, 224]]}, (rows, height, width)',
     )
     max_body_mb: float = Field(64, gt=0, description="largest request body, in 10^6 bytes")
+    bodies_mb: float | None = Field(
+        None,
+        gt=0,
+        description="bodies read and not answered yet, in 10^6 bytes; beyond it, 503 (default: 0.1 "
+        "of memory_mb, at least twice max_body_mb)",
+    )
+    max_connections: int = Field(
+        900,
+        ge=1,
+        description="client connections at once; one more, and the one that has idled longest is "
+        "closed",
+    )
     max_images: int = Field(64, ge=1, description="images in one request")
     max_source_megapixels: float = Field(
         50, gt=0, le=178, description="largest image as sent, from its header"
@@ -105,7 +120,26 @@ class Settings(BaseSettings):
     )
     header_timeout_s: float = Field(10, gt=0, description="time for a request's header to arrive")
     body_timeout_s: float = Field(60, gt=0, description="time for a request's body to arrive")
+    answer_timeout_s: float = Field(60, gt=0, description="time for a client to take its answer")
     drain_s: float = Field(30, gt=0, description="time for accepted requests after SIGTERM")
+    api_keys_file: Path | None = Field(
+        None,
+        description='JSON file of keys: {"keys": [{"name": "shop", "key": "…", '
+        '"megapixels_per_s": 20}]}; with it, requests need one',
+    )
+    metrics_access: Literal["open", "key", "closed"] = Field(
+        "open", description="who may read /metrics: everybody, holders of a key, nobody"
+    )
+    control_access: Literal["open", "key", "closed"] = Field(
+        "closed",
+        description="who may load and unload models: whoever may classify, holders of a key with "
+        "admin, nobody",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="web pages that may call this service, or *: "
+        "https://a.example,https://b.example (default: none)",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important message that is logged"
     )
@@ -128,6 +162,32 @@ class Settings(BaseSettings):
         description="proxies, by address or network and separated by commas, whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; * for all",
     )
+
+    @field_validator("metrics_access", "control_access")
+    @classmethod
+    def _there_are_keys(cls, value: str, info: ValidationInfo) -> str:
+        if value == "key" and info.data.get("api_keys_file") is None:
+            raise ValueError("key needs api_keys_file")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for origin in [] if value is None else value.split(","):
+            if not _ORIGIN.fullmatch(origin.strip()):
+                raise ValueError(f"{origin!r} is no origin such as https://a.example")
+        return value
+
+    @property
+    def origins(self) -> list[str]:
+        """cors_origins, apart."""
+        return [o.strip() for o in self.cors_origins.split(",")] if self.cors_origins else []
+
+    @property
+    def bodies_bytes(self) -> int:
+        """Encoded bytes held at once; a single client may hold half, so two largest bodies fit."""
+        share = _FOR_BODIES * self.memory_mb if self.bodies_mb is None else self.bodies_mb
+        return int(max(share, 2 * self.max_body_mb) * MEGA)
 
     @property
     def running_pixels(self) -> float:

@@ -60,6 +60,8 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+        max_connections=settings.max_connections,
         ws="none",
         root_path=settings.root_path,
         proxy_headers=bool(settings.forwarded_allow_ips),

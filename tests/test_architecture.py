@@ -63,6 +63,14 @@ def test_routes_and_cores_keep_apart(path: Path) -> None:
     assert inside_api or not web or path.name == "app.py", f"{path} imports {web}"
 
 
+@pytest.mark.parametrize("path", modules("service"), ids=str)
+def test_the_service_fetches_nothing(path: Path) -> None:
+    clients = {"socket", "ssl", "http.client", "urllib.request", "ftplib", "httpx", "requests",
+               "aiohttp"}  # fmt: skip
+    if path.name not in ("supervisor.py", "health.py"):  # which listens; the command
+        assert not clients & set(imports(path))
+
+
 @pytest.mark.parametrize(
     ("code", "forbidden"),
     [

@@ -12,6 +12,7 @@ from service.cli import COMMANDS
 from service.metrics import Metrics
 from service.scheduler import Limits, Scheduler
 from service.settings import PREFIX, Settings
+from service.shares import Shares
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -55,6 +56,7 @@ def metrics() -> list[str]:
     with closing(Scheduler(1, Limits(queue_pixels=1, batch_pixels=1))) as scheduler:
         found.watch(scheduler)
         found.watch_models([])
+        found.watch_bodies(Shares(1))
         names = re.findall(r"^# TYPE (anypool_\w+) ", found.text().decode(), re.MULTILINE)
     return [name for name in names if not name.endswith("_created")]
 
@@ -66,3 +68,16 @@ def test_every_metric_is_listed(name: str) -> None:
 
 def test_no_metric_is_listed_that_does_not_exist() -> None:
     assert set(re.findall(r"anypool_[a-z_]+", README)) <= {*metrics()}
+
+
+TESTS = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", README))))
+def test_every_test_that_is_named_exists(name: str) -> None:
+    assert f"def {name}(" in TESTS
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", README))))
+def test_every_test_file_that_is_named_exists(path: str) -> None:
+    assert (Path(__file__).parent.parent / path).exists()

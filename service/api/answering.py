@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from service.api.deps import Service
+from service.api.deps import Service, client
 from service.api.disconnect import unless_gone
 from service.classify import Options, Outcome, Picture, Raster
 from service.engine import Engine
@@ -29,7 +29,9 @@ async def outcomes(
     facts.images = len(pictures)
     begun = time.monotonic()
     try:
-        found = await unless_gone(request, parts.classifier.classify(engine, pictures, options))
+        found = await unless_gone(
+            request, parts.classifier.classify(engine, pictures, options, await client(request))
+        )
     except AnypoolError as exc:
         parts.metrics.rejected(engine.card.name, exc, len(pictures))
         parts.statistics.refused(model, time.monotonic() - begun)

@@ -7,9 +7,11 @@ from fastapi import Request
 
 from service.classify import Classifier
 from service.errors import Draining, NotReady
+from service.keys import Client, Keys
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
 
@@ -27,6 +29,8 @@ class Service:
     classifier: Classifier
     metrics: Metrics
     statistics: Statistics
+    bodies: Shares  # encoded bytes of requests that are not answered yet
+    keys: Keys | None = None  # None: whoever asks is answered
     traces: "Traces | None" = None
     active: int = 0  # requests being answered
     draining: bool = False
@@ -48,3 +52,9 @@ async def service(request: Request) -> Service:
     """The parts, for a route."""
     parts: Service = request.app.state.service
     return parts
+
+
+async def client(request: Request) -> Client | None:
+    """Whose key came with the request; None when there are no keys."""
+    found: Client | None = request.state.client
+    return found

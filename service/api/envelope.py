@@ -1,4 +1,5 @@
-"""Around every request: an id, a log line, a count of those in progress, an end when it is due."""
+"""Around every request: an id, a log line, a count of those in progress, an end when it is due,
+and headers that tell browsers what not to do with the answer."""
 
 import logging
 import random
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.deps import Service
 from service.api.errors import path_of
+from service.api.protection import protective_headers
 from service.facts import Facts
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Envelope:
                 facts.status = message["status"]
                 answered = MutableHeaders(scope=message)
                 answered["X-Request-Id"] = facts.request_id
+                for name, value in protective_headers(facts.path).items():
+                    answered.setdefault(name, value)
                 if self._parts.draining or not arrived:  # an early answer is the last one
                     answered["Connection"] = "close"
             await send(message)

@@ -1,6 +1,7 @@
-"""Errors as RFC 9457 problem details, and as the Open Inference Protocol has them."""
+"""Errors as RFC 9457 problem details; under /v2 as that protocol has them."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from service.errors import AnypoolError, BadParameter, Unavailable
+from service.api.protection import protective_headers
+from service.errors import AnypoolError, BadParameter, TryAgain, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +32,28 @@ def problem(error: AnypoolError) -> dict[str, Any]:
 
 
 def response(error: AnypoolError) -> JSONResponse:
-    """An error as an answer of its own."""
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(error.retry_after)
-    return JSONResponse(
-        problem(error), error.status, headers=headers, media_type="application/problem+json"
-    )
+    """An error as an answer of its own, to a request of REST v1."""
+    return draw("/v1/", error)
 
 
-def draw(path: str, error: AnypoolError) -> JSONResponse:
-    """An error as clients of that path (see path_of) expect it: under /v2 as {"error": "…"}."""
-    answer = response(error)
-    if not path.startswith(_OIP):
-        return answer
-    headers = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
-    return JSONResponse({"error": error.detail}, error.status, headers=headers)
+def draw(request_path: str, error: AnypoolError) -> JSONResponse:
+    """An error as an answer of its own, as the protocol of that path wants it."""
+    return _drawn(request_path, problem(error), _headers(error))
+
+
+def _drawn(path: str, body: dict[str, Any], headers: Mapping[str, str] | None) -> JSONResponse:
+    status: int = body["status"]
+    if path == _OIP or path.startswith(f"{_OIP}/"):
+        return JSONResponse({"error": body["detail"]}, status, headers)
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _headers(error: AnypoolError) -> dict[str, str]:
+    if isinstance(error, TryAgain):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
 
 
 def path_of(scope: Scope) -> str:
@@ -75,27 +83,24 @@ async def _parameters(request: Request, exc: Exception) -> JSONResponse:
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    detail = f"{request.method} {request.url.path}: {exc.detail}. See /docs"
-    if path_of(request.scope).startswith(_OIP):
-        return JSONResponse({"error": detail}, exc.status_code, headers=exc.headers)
     name, title = _TITLES.get(exc.status_code, ("error", HTTPStatus(exc.status_code).phrase))
+    path = path_of(request.scope)
     body = {
         "type": TYPE_PREFIX + name,
         "title": title,
         "status": exc.status_code,
-        "detail": detail,
+        "detail": f"{request.method} {path}: {exc.detail}. See /docs",
     }
     headers = dict(exc.headers or {})
     if headers.get("Allow") == "GET":  # the envelope answers HEAD wherever there is GET
         headers["Allow"] = "GET, HEAD"
-    return JSONResponse(
-        body, exc.status_code, headers=headers, media_type="application/problem+json"
-    )
+    return _drawn(path, body, headers)
 
 
 async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
-    logger.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=exc)
-    error = AnypoolError("an error that nobody foresaw; the service's log has it")
-    answer = draw(path_of(request.scope), error)
+    path = path_of(request.scope)
+    logger.error("unforeseen error in %s %s", request.method, path, exc_info=exc)
+    answer = draw(path, AnypoolError("an error that nobody foresaw; the service's log has it"))
     answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
+    answer.headers.update(protective_headers(path))  # this answer passes by the envelope
     return answer

@@ -13,7 +13,7 @@ class InputTensor(BaseModel):
     """One input: its data as JSON, or as bytes behind the JSON."""
 
     name: str
-    shape: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=8)]
     datatype: str
     parameters: Parameters = {}
     data: list[Any] | None = None
@@ -27,12 +27,15 @@ class RequestedOutput(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """The JSON of an inference request. What else stands in it is ignored, as the protocol asks."""
+    """The JSON of an inference request. What else stands in it is ignored, as the protocol asks.
+
+    Lists of things to check are short: pydantic tells every mistake, and of millions for minutes.
+    """
 
     id: str = ""
     parameters: Parameters = {}
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] = []
+    inputs: Annotated[list[InputTensor], Field(max_length=16)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=16)] = []
 
 
 def statistics(record: Record) -> dict[str, Any]:

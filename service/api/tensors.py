@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from service.api.body import check_count, from_base64
 from service.api.schemas_v2 import InferRequest, InputTensor, Parameters, RequestedOutput
 from service.classify import Picture, Raster
-from service.errors import BadRequest
+from service.errors import BadRequest, BodyTooLarge
 
 IMAGE, PIXELS = "image", "pixels"
+_MOST_VALUES = 2_000_000  # of JSON, which take half a second and 100 MB
 _LENGTH = 4  # bytes before each element of BYTES, little-endian
 
 
@@ -57,7 +58,7 @@ def read(
     """Take a request apart; what may be asked for is in `outputs`, the default first.
 
     header_length: how many bytes of the body are JSON; None for all, 0 for a body that is one image
-    Raises BadRequest, TooManyImages.
+    Raises BadRequest, BodyTooLarge, TooManyImages.
     """
     if header_length == 0:
         if not body:
@@ -67,8 +68,13 @@ def read(
         raise BadRequest(
             f"Inference-Header-Content-Length is {header_length}; the body has {len(body)} bytes"
         )
+    text = body[:header_length]
+    if text.count(b",") > _MOST_VALUES:
+        raise BodyTooLarge(
+            f"the request's JSON has more than {_MOST_VALUES} values; send pixels as binary data"
+        )
     try:
-        request = InferRequest.model_validate_json(body[:header_length])
+        request = InferRequest.model_validate_json(text)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])

@@ -67,7 +67,10 @@ def _documented(function: Any, path: str, summary: str, *statuses: int) -> None:
         operation_id=function.__name__,
         summary=summary,
         response_model=ClassifyAnswer,
-        responses={200: CLASSIFIED, **problems(400, 408, 413, 415, 422, 500, 503, 504, *statuses)},
+        responses={
+            200: CLASSIFIED,
+            **problems(400, 401, 408, 413, 415, 422, 429, 500, 503, 504, *statuses),
+        },
         openapi_extra={"requestBody": IMAGE_BODY, "parameters": _QUERY},
     )(function)
 
@@ -106,7 +109,7 @@ _documented(
     operation_id="models",
     summary="List the models",
     response_description="All loaded versions, the default model first.",
-    responses=problems(503, never="overloaded"),
+    responses=problems(401, 503, never="overloaded"),
 )
 async def models(parts: Parts) -> ModelList:
     """List the loaded models, the default first."""
@@ -131,7 +134,7 @@ async def models(parts: Parts) -> ModelList:
     operation_id="model",
     summary="Describe a model",
     response_description="Its card and limits.",
-    responses=problems(404, 503, never="overloaded"),
+    responses=problems(401, 404, 503, never="overloaded"),
 )
 async def model(parts: Parts, name: ModelName) -> ModelBody:
     """The card of a model's newest version, and the limits in force."""

@@ -84,7 +84,7 @@ async def _asked(request: Request, parts: Parts, name: Name) -> Engine:
 Asked = Annotated[Engine, Depends(_asked)]
 
 
-@_route("", "server")
+@_route("", "server", 401)
 async def server() -> dict[str, Any]:
     """What this server is and which extensions of the protocol it has."""
     return {"name": "anypool", "version": version(), "extensions": _EXTENSIONS}
@@ -103,14 +103,14 @@ async def ready(parts: Parts) -> dict[str, bool]:
     return {"ready": True}
 
 
-@_route("/models/stats", "all_statistics", 503)
+@_route("/models/stats", "all_statistics", 401, 503)
 async def all_stats(parts: Parts) -> dict[str, Any]:
     """What was asked of each model version, and how long it took."""
     parts.ensure_ready()
     return {"model_stats": [_statistics(parts, engine) for engine in parts.store]}
 
 
-@_of_model("", "metadata", 404, 503)
+@_of_model("", "metadata", 401, 404, 503)
 async def metadata(parts: Parts, engine: Asked) -> dict[str, Any]:
     """A model's inputs and outputs; -1 is any length, the first the batch."""
     card = engine.card
@@ -130,13 +130,13 @@ async def metadata(parts: Parts, engine: Asked) -> dict[str, Any]:
     }
 
 
-@_of_model("/ready", "model_ready", 404, 503)
+@_of_model("/ready", "model_ready", 401, 404, 503)
 async def model_ready(engine: Asked) -> dict[str, Any]:
     """Whether a model can be used; other than 200 means no."""
     return {"name": engine.card.name, "ready": True}
 
 
-@_of_model("/config", "config", 404, 503)
+@_of_model("/config", "config", 401, 404, 503)
 async def config(parts: Parts, engine: Asked) -> dict[str, Any]:
     """The model as a Triton configuration; dims leave out the batch. Send one of the inputs."""
     card = engine.card
@@ -157,7 +157,7 @@ async def config(parts: Parts, engine: Asked) -> dict[str, Any]:
     }
 
 
-@_of_model("/stats", "statistics", 404, 503)
+@_of_model("/stats", "statistics", 401, 404, 503)
 async def stats(request: Request, parts: Parts, engine: Asked) -> dict[str, Any]:
     """What was asked of a model, of one version or of all, and how long it took."""
     one = "version" in request.path_params
@@ -166,7 +166,7 @@ async def stats(request: Request, parts: Parts, engine: Asked) -> dict[str, Any]
 
 
 @_of_model(
-    "/infer", "infer", 400, 404, 408, 413, 415, 422, 500, 503, 504, method="POST",
+    "/infer", "infer", 400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504, method="POST",
     openapi_extra=OIP_BODY, responses=OIP_ANSWER,
 )  # fmt: skip
 async def infer(request: Request, parts: Parts, engine: Asked) -> Response:
@@ -189,8 +189,10 @@ async def infer(request: Request, parts: Parts, engine: Asked) -> Response:
     )
 
 
-@_route("/repository/index", "repository_index", 400, 408, 413, method="POST",
-        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+@_route(
+    "/repository/index", "repository_index", 400, 401, 408, 413, 503, method="POST",
+    openapi_extra=_PARAMETERS_BODY,
+)  # fmt: skip
 async def index(request: Request, parts: Parts) -> list[dict[str, str]]:
     """All model versions in the store, the default model's first, and why one cannot be used."""
     asked = await _control(request, parts)
@@ -201,8 +203,10 @@ async def index(request: Request, parts: Parts) -> list[dict[str, str]]:
     ]
 
 
-@_route("/repository/models/{name}/load", "load", 400, 404, 408, 413, 503, method="POST",
-        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+@_route(
+    "/repository/models/{name}/load", "load", 400, 401, 403, 404, 408, 413, 503, method="POST",
+    openapi_extra=_PARAMETERS_BODY,
+)  # fmt: skip
 async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     """Load what is new or changed of a model in the store, beside what is served, and switch."""
     parts.ensure_ready()
@@ -216,8 +220,10 @@ async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     return {}
 
 
-@_route("/repository/models/{name}/unload", "unload", 400, 404, 408, 413, 503, method="POST",
-        openapi_extra=_PARAMETERS_BODY)  # fmt: skip
+@_route(
+    "/repository/models/{name}/unload", "unload", 400, 401, 403, 404, 408, 413, 503, method="POST",
+    openapi_extra=_PARAMETERS_BODY,
+)  # fmt: skip
 async def unload(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     """Take a model out of service; what is under way is answered first."""
     parts.ensure_ready()

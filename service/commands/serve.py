@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from models.card import Card, CardError
 from service.folders import StoreError, check_inside, default_model, find, read_canvases
+from service.keys import KeysError, read_keys
 from service.settings import PREFIX, Settings
 from service.supervisor import serve
 
@@ -50,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
         return 2
     try:
         _check(settings)
-    except (StoreError, CardError) as exc:
+        if settings.api_keys_file is not None:
+            read_keys(settings.api_keys_file)
+    except (StoreError, CardError, KeysError) as exc:
         print(f"anypool serve: {exc}", file=sys.stderr)
         return 1
     try:

@@ -75,6 +75,8 @@ def main() -> None:
         "tests.e2e.hanging:create_app",
         factory=True,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+        max_connections=settings.max_connections,
         log_config=configuration(settings.log_level),
     )
     held = socket.create_server(("127.0.0.1", 0))

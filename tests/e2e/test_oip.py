@@ -5,9 +5,11 @@ import base64
 import gzip
 import io
 import json
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -266,6 +268,40 @@ def test_statistics_as_perf_analyzer_reads_them(stock: Any) -> None:
     assert abs(runs - after["execution_count"]) <= 1
     every = stock.get_inference_statistics()["model_stats"]
     assert {entry["name"] for entry in every} == {MODEL, "seed_cnn"}
+
+
+def test_models_are_loaded_and_unloaded(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store / MODEL, tmp_path / MODEL)
+    with (
+        Server(tmp_path, "--control-access", "open") as server,
+        triton.InferenceServerClient(server.url.removeprefix("http://")) as stock,
+    ):
+        (ours,) = stock.get_model_repository_index()
+        assert ours == {"name": MODEL, "version": "1", "state": "READY", "reason": ""}
+        with pytest.raises(InferenceServerException, match="no model is named 'seed_cnn'"):
+            stock.load_model("seed_cnn")
+        shutil.copytree(store / "seed_cnn", tmp_path / "seed_cnn")
+        stock.load_model("seed_cnn")
+        assert stock.is_model_ready("seed_cnn")
+        assert [entry["name"] for entry in stock.get_model_repository_index()] == [
+            MODEL, "seed_cnn"
+        ]  # fmt: skip
+        stock.unload_model("seed_cnn")
+        assert not stock.is_model_ready("seed_cnn")
+        states = {e["name"]: e["state"] for e in stock.get_model_repository_index()}
+        assert states == {MODEL: "READY", "seed_cnn": "UNAVAILABLE"}
+        ready = httpx.post(f"{server.url}/v2/repository/index", json={"ready": True}).json()
+        assert [entry["name"] for entry in ready] == [MODEL]
+        (tmp_path / "seed_cnn" / "1" / "model.onnx").write_bytes(b"broken")
+        with pytest.raises(InferenceServerException, match="not loaded: seed_cnn version 1: "):
+            stock.load_model("seed_cnn")
+        with pytest.raises(InferenceServerException, match="default model, which cannot be"):
+            stock.unload_model(MODEL)
+        with pytest.raises(InferenceServerException, match="no parameters are taken"):
+            stock.load_model(MODEL, config="{}")
+        for rubbish in (b"[]", b"{", b"[" * 50_000):
+            answer = httpx.post(f"{server.url}/v2/repository/index", content=rubbish)
+            assert answer.status_code == 400
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str, int]] = {

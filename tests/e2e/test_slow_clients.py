@@ -43,7 +43,9 @@ def ask_health(connected: socket.socket) -> None:
     connected.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     answer = b""
     while not answer.endswith(b"}"):
-        answer += connected.recv(65_536)
+        chunk = connected.recv(65_536)
+        assert chunk, "the server has closed the connection"
+        answer += chunk
     assert b"200 OK" in answer
 
 
@@ -53,6 +55,12 @@ def one_answer(connected: socket.socket) -> bytes:
     while not answer.endswith(b"]}]}") and (chunk := connected.recv(65_536)):
         answer += chunk
     return answer
+
+
+def test_a_header_that_is_too_long_is_refused(impatient: Server) -> None:
+    with connect(impatient) as wordy:
+        wordy.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000)
+        assert everything(wordy).startswith(b"HTTP/1.1 400 ")
 
 
 HEADER = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
@@ -183,6 +191,95 @@ def test_a_pipelined_request_that_arrives_in_pieces_is_answered(impatient: Serve
         second = one_answer(client)
     assert b'"hammer"' in first
     assert b'"hammer"' in second
+
+
+# Clients that hold more than their part
+
+
+@pytest.fixture(scope="module")
+def tight(store: Path) -> Iterator[Server]:
+    """A server with room for two bodies and five connections, and a second for an answer."""
+    bodies = ["--max-body-mb", "1", "--bodies-mb", "2", "--max-connections", "5"]
+    with Server(store, *bodies, "--answer-timeout-s", "1") as running:
+        yield running
+
+
+def held(server: Server) -> set[int]:
+    """The clients' ports of all connections that the server holds."""
+    port, ports = urlsplit(server.url).port, set()
+    for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, here, there, state = row.split()[:4]
+        if int(here.split(":")[1], 16) == port and state in ("01", "08"):  # open, half closed
+            ports.add(int(there.split(":")[1], 16))
+    return ports
+
+
+def test_bodies_are_refused_before_they_are_read_when_others_fill_the_room(tight: Server) -> None:
+    nearly = HEADER + b"Content-Length: 1000000\r\n\r\n" + b"x" * 990_000
+    with connect(tight) as one, connect(tight) as two, connect(tight) as third:
+        for holding in (one, two):
+            holding.sendall(nearly)
+        while metric(tight, "anypool_body_bytes") < 1_980_000:
+            time.sleep(0.01)
+        third.sendall(HEADER + b"Content-Length: 500000\r\n\r\n")
+        answer = everything(third)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in answer.lower()
+        assert b"/problems/overloaded" in answer
+        chunks = httpx.post(f"{tight.url}/v1/classify", content=iter([b"x" * 100_000] * 5))
+        assert chunks.status_code == 503
+        one.sendall(b"x" * 10_000)
+        assert one.recv(12) == b"HTTP/1.1 415"
+    while metric(tight, "anypool_body_bytes"):
+        time.sleep(0.01)
+    check_alive(tight.url)
+
+
+def test_a_body_that_was_only_announced_holds_no_room(tight: Server) -> None:
+    with connect(tight) as one, connect(tight) as two, connect(tight) as three:
+        for talking in (one, two, three):
+            talking.sendall(HEADER + b"Content-Length: 1000000\r\n\r\n")
+        check_alive(tight.url)
+
+
+def test_the_longest_idle_connection_gives_way_to_a_new_one(tight: Server) -> None:
+    while held(tight):  # what other tests have closed
+        time.sleep(0.01)
+    idle = [connect(tight) for _ in range(5)]
+    for connected in idle:
+        ask_health(connected)
+    check_alive(tight.url)
+    assert everything(idle[0]) == b""
+    ask_health(idle[-1])
+    for connected in idle:
+        connected.close()
+
+
+def test_a_connection_that_is_being_answered_gives_way_to_none(tight: Server) -> None:
+    while held(tight):  # what other tests have closed
+        time.sleep(0.01)
+    busy = [connect(tight) for _ in range(5)]
+    for connected in busy:
+        length = b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(IMAGE)
+        connected.sendall(HEADER + length)
+        assert connected.recv(100).startswith(b"HTTP/1.1 100 ")
+    with connect(tight) as sixth:
+        assert everything(sixth) == b""
+    for connected in busy:
+        connected.sendall(IMAGE)
+        assert b'"hammer"' in one_answer(connected)
+        connected.close()
+
+
+def test_a_client_that_does_not_take_its_answers_is_cut_off(tight: Server) -> None:
+    while held(tight):
+        time.sleep(0.01)
+    with connect(tight) as deaf:
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000)  # 40 MB
+        (port,) = held(tight)
+        while port in held(tight):
+            time.sleep(0.02)
+    check_alive(tight.url)
 
 
 def metric(server: Server, name: str) -> float:

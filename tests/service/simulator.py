@@ -43,11 +43,12 @@ CANVASES = [(32, 96, 96), (16, 224, 224), (8, 384, 384), (4, 512, 512), (2, 1024
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An image of a size, at a time in seconds."""
+    """An image of a size, at a time in seconds; whose, where there are keys."""
 
     at: float
     height: int
     width: int
+    client: str | None = None
 
     @property
     def size_class(self) -> str:
@@ -133,9 +134,8 @@ class Ours:
 
     def add(self, number: int, arrival: Arrival) -> None:
         cost = self._line.seconds(arrival.height * arrival.width)
-        self._queue.add(
-            Job(number, self._group, arrival.height, arrival.width, cost, arrival.at, FOREVER)
-        )
+        height, width, client = arrival.height, arrival.width, arrival.client
+        self._queue.add(Job(number, self._group, height, width, cost, arrival.at, FOREVER, client))
 
     def take(self, workers: int) -> Run | None:
         batch: Batch | None = self._queue.take(workers)

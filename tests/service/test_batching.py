@@ -23,8 +23,9 @@ def job(
     arrived: float = 0.0,
     cost: float = 1.0,
     deadline: float = FOREVER,
+    client: str | None = None,
 ) -> Job:
-    return Job(key, group, height, width, cost, arrived, deadline)
+    return Job(key, group, height, width, cost, arrived, deadline, client)
 
 
 def queue(*jobs: Job, limit: int = 1000, patience: float = 10.0) -> Queue:
@@ -77,6 +78,53 @@ def test_a_long_job_is_not_overtaken_for_ever(arrived: float, first: int) -> Non
 def test_of_jobs_equally_urgent_the_one_added_first_goes_first() -> None:
     waiting = queue(*(job(key, group=None) for key in (3, 1, 2)))
     assert [taken(waiting) for _ in range(3)] == [[3], [1], [2]]
+
+
+# Clients take turns
+
+
+def of(client: str, *numbers: int, cost: float = 1.0, arrived: float = 0.0) -> list[Job]:
+    return [job(n, group=None, cost=cost, arrived=arrived, client=client) for n in numbers]
+
+
+def test_a_client_with_many_jobs_does_not_keep_another_waiting() -> None:
+    waiting = queue(*of("many", 1, 2, 3, 4), *of("few", 11, 12, arrived=3.0))
+    order = [taken(waiting)[0] for _ in range(6)]
+    assert order == [1, 11, 2, 12, 3, 4]
+
+
+def test_turns_are_of_equal_time_and_not_of_equal_number() -> None:
+    waiting = queue(*of("long", 1, 2, 3, cost=3.0), *of("short", *range(11, 20), cost=1.0))
+    order = [taken(waiting)[0] for _ in range(12)]
+    assert order == [11, 12, 1, 13, 14, 15, 2, 16, 17, 18, 3, 19]
+
+
+def test_within_a_client_the_more_urgent_goes_first() -> None:
+    waiting = queue(*of("a", 1, cost=9.0), *of("a", 2, cost=0.1, arrived=5.0), *of("b", 3, cost=5))
+    assert [taken(waiting)[0] for _ in range(3)] == [2, 3, 1]
+
+
+def test_one_who_asked_for_nothing_has_saved_nothing_up() -> None:
+    waiting = queue(*of("busy", *range(10)), *of("late", 100))
+    assert [taken(waiting)[0] for _ in range(6)] == [0, 100, 1, 2, 3, 4]
+    for late in of("late", 101, 102, 103, 104, arrived=9.0):
+        waiting.add(late)
+    assert [taken(waiting)[0] for _ in range(6)] == [101, 5, 102, 6, 103, 7]
+
+
+def test_one_who_had_the_queue_alone_owes_nothing_later() -> None:
+    waiting = queue(*of("a", *range(50)))
+    for _ in range(50):
+        waiting.take()
+    for each in (*of("a", 51, 52), *of("b", 61, 62)):
+        waiting.add(each)
+    assert [taken(waiting)[0] for _ in range(4)] == [51, 61, 52, 62]
+
+
+def test_company_counts_for_the_client_whose_job_it_is() -> None:
+    waiting = queue(job(1, client="a"), job(2, client="b"), *of("a", 3), *of("b", 4), limit=200)
+    assert taken(waiting) == [1, 2]
+    assert [taken(waiting)[0] for _ in range(2)] == [3, 4]
 
 
 # Company of the same size
@@ -438,8 +486,8 @@ class Story:
         return [key for c in self.choices if c.batch is not None for key in keys(c.batch.jobs)]
 
 
-def live(waiting: Queue, lived: Sequence[Step]) -> Story:
-    """Do all that to a queue, then take until nothing waits."""
+def live(waiting: Queue, lived: Sequence[Step], clients: Sequence[str | None] = (None,)) -> Story:
+    """Do all that to a queue, then take until nothing waits. Jobs are the clients' by turns."""
     story, now = Story(), 0.0
     there: dict[int, Job] = {}
 
@@ -455,7 +503,8 @@ def live(waiting: Queue, lived: Sequence[Step]) -> Story:
             case Add():
                 now += step.after
                 key = len(story.added)
-                each = Job(key, step.group, *step.size, step.cost, now, now + step.lasts)
+                whose = clients[key % len(clients)]
+                each = Job(key, step.group, *step.size, step.cost, now, now + step.lasts, whose)
                 waiting.add(each)
                 story.added.append(key)
                 there[key] = each
@@ -574,6 +623,50 @@ def test_no_canvas_would_take_less_time_for_each_image(
         assert (batch.canvas is not None) == bool(times)
         if batch.canvas is not None:
             assert batch.canvas.seconds / len(batch.jobs) == min(times)
+
+
+@given(steps, limits, patiences)
+def test_one_client_s_jobs_run_as_if_there_were_no_clients(
+    lived: list[Step], limit: int, patience: float
+) -> None:
+    nobody = live(Queue(limit, patience), lived)
+    somebody = live(Queue(limit, patience), lived, clients=["a"])
+    assert [b and keys(b.jobs) for b in batches(nobody)] == [
+        b and keys(b.jobs) for b in batches(somebody)
+    ]
+
+
+def batches(story: Story) -> list[Batch | None]:
+    return [choice.batch for choice in story.choices]
+
+
+@given(steps, limits, patiences)
+def test_with_clients_too_every_job_runs_once_or_expires_once_or_is_removed_once(
+    lived: list[Step], limit: int, patience: float
+) -> None:
+    story = live(Queue(limit, patience), lived, clients=["a", "b", "c"])
+    assert sorted(story.ran + story.expired + story.removed) == story.added
+
+
+@given(
+    st.lists(st.floats(0.01, 3), min_size=1, max_size=60),
+    st.lists(st.floats(0.01, 3), min_size=1, max_size=60),
+    patiences,
+)
+def test_two_who_always_wait_are_served_the_same_time_but_for_one_job(
+    a: list[float], b: list[float], patience: float
+) -> None:
+    waiting = Queue(1000, patience)
+    for number, (client, cost) in enumerate([("a", c) for c in a] + [("b", c) for c in b]):
+        waiting.add(job(number, group=None, cost=cost, client=client))
+    left, served = {"a": len(a), "b": len(b)}, {"a": 0.0, "b": 0.0}
+    while all(left.values()):
+        batch = waiting.take()
+        assert batch is not None
+        client = str(batch.jobs[0].client)
+        left[client] -= 1
+        served[client] += batch.cost
+        assert abs(served["a"] - served["b"]) <= max(a + b) + 1e-9
 
 
 # Starving

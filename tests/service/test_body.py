@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.api.body import Body, read
-from service.errors import AnypoolError, BadRequest, BodyTooLarge, RequestTimeout
+from service.errors import AnypoolError, BadRequest, BodyTooLarge, RequestTimeout, TooManyImages
 
 BOUNDARY = b"xyz"
 
@@ -77,6 +77,23 @@ def test_a_body_that_grows_beyond_the_limit_is_refused() -> None:
 def test_a_body_that_stalls_is_given_up() -> None:
     with pytest.raises(RequestTimeout, match=r"0\.2 s"):
         parse(None, b"x", stall=True)
+
+
+@pytest.mark.parametrize(
+    "values", [b"1," * 400, b"[]," * 400, b'{"data": "", "a": 1},' * 200, b'{"name": ",,,"},' * 200]
+)
+def test_json_of_many_values_is_refused_before_it_is_parsed(values: bytes) -> None:
+    with pytest.raises(TooManyImages, match="too many values"):
+        parse("application/json", b'{"images": [' + values + b"1]}", limit=10_000)
+
+
+@pytest.mark.parametrize(
+    "header", [b"a: b\r\n" * 2_000, b"a: " + b"b" * 100_000 + b"\r\n"], ids=["many", "long"]
+)
+def test_headers_of_a_part_are_limited(header: bytes) -> None:
+    part = b"--xyz\r\n" + header + b'Content-Disposition: form-data; name="files"\r\n\r\n'
+    with pytest.raises(BadRequest, match="Maximum header"):
+        parse(MULTIPART, part + b"x\r\n--xyz--\r\n", limit=1_000_000)
 
 
 @given(st.binary(max_size=300))

@@ -442,6 +442,25 @@ def test_a_jpeg_is_not_reduced_below_two_pixels_a_side_for_each_of_the_result(
     assert np.array_equal(shown, np.asarray(whole))
 
 
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are so many."""
+    data = encoded(Image.new("RGB", (64, 48), RED), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
+    return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert pixels(with_scans(100)).shape == (48, 64, 3)
+    with pytest.raises(UndecodableImage, match="101 scans, at most 100"):
+        read_header(with_scans(101), LIMITS, FORMATS)
+
+
+def test_compressed_texts_of_a_png_are_not_unpacked_without_end() -> None:
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+    with pytest.raises(UndecodableImage, match="Too much memory"):
+        read_header(png((8, 8), "8/2", bytes(25 * 8), bomb * 100), LIMITS, FORMATS)
+
+
 @cache
 def samples() -> tuple[bytes, ...]:
     image = Image.fromarray(flag(24, 16))

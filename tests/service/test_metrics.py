@@ -22,6 +22,7 @@ from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
+from service.shares import Shares
 from service.version import version
 from service.work import Cost, Phase
 from tests.service.fakes import PLAIN
@@ -232,6 +233,15 @@ def test_the_scheduler_is_read_whenever_the_metrics_are() -> None:
         assert value(metrics, "backlog_seconds") == 0
         assert value(metrics, "workers_lost") == 0
         assert b"anypool_admitted_pixels 0.0" in metrics.text()
+
+
+def test_bodies_are_read_whenever_the_metrics_are() -> None:
+    metrics, bodies = Metrics(), Shares(100)
+    metrics.watch_bodies(bodies)
+    bodies.take(30, "shop")
+    assert value(metrics, "body_bytes") == 30
+    bodies.give_back(30, "shop")
+    assert value(metrics, "body_bytes") == 0
 
 
 def test_models_are_named_with_what_runs_them_as_long_as_they_are_loaded(store: Path) -> None:

@@ -770,6 +770,35 @@ def test_admission_is_by_pixels_whole_and_given_back() -> None:
         assert scheduler.admitted_pixels == 0
 
 
+def test_a_key_gets_no_more_of_the_queue_than_it_leaves_free() -> None:
+    with closing(Scheduler(2, Limits(queue_pixels=100, batch_pixels=100))) as scheduler:
+        with scheduler.admit(50, [QUICK], "greedy"):
+            with pytest.raises(Overloaded, match="your share"), scheduler.admit(1, [], "greedy"):
+                pass
+            with scheduler.admit(25, [QUICK], "thrifty"):
+                assert scheduler.admitted_pixels == 75
+        assert scheduler.admitted_pixels == 0
+        with pytest.raises(TooManyPixels, match="one key"), scheduler.admit(51, [QUICK], "greedy"):
+            pass
+
+
+def test_jobs_of_two_clients_run_by_turns() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(costs=Costs(Line(0.0, 1e-6)))  # company saves nothing
+        engine.gate.clear()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            tasks = [await submitted(scheduler, engine, grey(1, 9, 9))]
+            for client, width in [("many", 8), ("many", 8), ("many", 8), ("few", 7)]:
+                coroutine = scheduler.infer(engine, grey(1, 8, width), 0.0, soon(), client=client)
+                tasks.append(asyncio.create_task(coroutine))
+                await asyncio.sleep(0)
+            engine.gate.set()
+            await asyncio.gather(*tasks)
+        assert [run.sizes[0][1] for run in engine.ran] == [9, 7, 8, 8, 8]
+
+    run(scenario())
+
+
 def test_retry_after_is_when_the_predicted_backlog_should_be_gone() -> None:
     with closing(Scheduler(2, Limits(queue_pixels=100, batch_pixels=100))) as scheduler:
         assert scheduler.retry_after() == 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from service.settings import Settings, granted_cores, granted_memory_mb
 
@@ -56,3 +57,47 @@ def test_memory_is_what_the_cgroup_grants(
 def test_runs_take_at_most_six_tenths_of_the_memory_at_190_bytes_a_pixel() -> None:
     assert Settings(memory_mb=1900).running_pixels == pytest.approx(6_000_000)
     assert Settings(memory_mb=3800).running_pixels == pytest.approx(12_000_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        (None, []),
+        ("*", ["*"]),
+        ("https://a.example", ["https://a.example"]),
+        (
+            "https://a.example, http://127.0.0.1:3000",
+            ["https://a.example", "http://127.0.0.1:3000"],
+        ),
+    ],
+)
+def test_origins_are_separated_by_commas(given: str | None, origins: list[str]) -> None:
+    assert Settings(cors_origins=given).origins == origins
+
+
+@pytest.mark.parametrize("wrong", ["a.example", "https://a.example/", "https://a.example,", ""])
+def test_what_is_no_origin_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="no origin such as"):
+        Settings(cors_origins=wrong)
+
+
+@pytest.mark.parametrize("name", ["metrics_access", "control_access"])
+def test_nothing_is_kept_for_keys_that_are_not_there(name: str) -> None:
+    with pytest.raises(ValidationError, match="needs api_keys_file"):
+        Settings.model_validate({name: "key"})
+    Settings.model_validate({name: "key", "api_keys_file": "keys.json"})
+
+
+@pytest.mark.parametrize(
+    ("given", "megabytes"),
+    [
+        ({"memory_mb": 16_000}, 1_600),
+        ({"memory_mb": 512}, 128),
+        ({"memory_mb": 512, "bodies_mb": 300}, 300),
+        ({"memory_mb": 512, "max_body_mb": 200}, 400),
+    ],
+)
+def test_bodies_take_a_tenth_of_the_memory_and_two_largest_ones_fit(
+    given: dict[str, float], megabytes: int
+) -> None:
+    assert Settings.model_validate(given).bodies_bytes == megabytes * 1_000_000

@@ -1,5 +1,8 @@
 """What our law gains over others, as ratios of simulated times: the same on every machine."""
 
+import statistics
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +126,36 @@ def test_on_a_gpu_that_plans_for_each_shape_only_pinned_canvases_spare_images_th
 def test_the_same_seed_gives_the_same_arrivals() -> None:
     first, second = (poisson(7, 100, 10.0, fifty_sizes) for _ in range(2))
     assert first == second
+
+
+# Keys
+
+
+def waits_of_thrifty(flood: list[Arrival], keyed: bool) -> list[float]:
+    """Latencies of one who asks for a twentieth of the device, beside a flood."""
+    mine = poisson(2, 500, 0.05 * capacity(CPU, fifty_sizes), fifty_sizes)
+    flooding, thrifty = ("flooding", "thrifty") if keyed else (None, None)
+    arrivals = [replace(a, client=flooding) for a in flood if a.at < mine[-1].at]
+    arrivals = sorted(
+        arrivals + [replace(a, client=thrifty) for a in mine], key=lambda arrival: arrival.at
+    )
+    done = replay(arrivals, CPU, Ours(CPU, mixed=False, pinned=False))
+    times = {arrival.at for arrival in mine}
+    return [
+        end - arrival.at
+        for arrival, end in zip(done.arrivals, done.answered, strict=True)
+        if arrival.at in times
+    ]
+
+
+def test_beside_a_key_that_floods_another_one_waits_for_what_runs_and_no_more() -> None:
+    flood = poisson(1, 40_000, 2 * capacity(CPU, fifty_sizes), fifty_sizes)
+    alone, beside = waits_of_thrifty([], keyed=True), waits_of_thrifty(flood, keyed=True)
+    run = CPU.line.seconds(358 * 358)  # the largest there is
+    assert statistics.fmean(beside) <= statistics.fmean(alone) + run
+    assert max(beside) <= max(alone) + 2 * run
+    control = waits_of_thrifty(flood, keyed=False)
+    assert statistics.fmean(control) > 100 * statistics.fmean(beside)
 
 
 # Whatever arrives

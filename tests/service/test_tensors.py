@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.api.tensors import Tensor, Wanted, best, read, write
 from service.classify import Picture, Raster
-from service.errors import AnypoolError, BadRequest, TooManyImages
+from service.errors import AnypoolError, BadRequest, BodyTooLarge, TooManyImages
 
 OUTPUTS = ("probabilities", "logits")
 
@@ -134,6 +134,13 @@ def test_more_images_than_allowed_are_refused() -> None:
         read(*body(image(3, data=["aaaa"] * 3)), 3, OUTPUTS, 2)
     with pytest.raises(TooManyImages):
         read(*body(pixels(3, 1, 1, 1, data=[1, 2, 3])), 1, OUTPUTS, 2)
+
+
+def test_millions_of_values_are_refused_before_they_are_read() -> None:
+    with pytest.raises(BodyTooLarge, match="send pixels as binary data"):
+        read(b'{"inputs": [' + b"{}," * 3_000_000 + b"{}]}", None, 3, OUTPUTS, 64)
+    with pytest.raises(BadRequest, match="at most 16 items"):
+        read(b'{"inputs": [' + b"{}," * 1_000_000 + b"{}]}", None, 3, OUTPUTS, 64)
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 250))
