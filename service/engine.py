@@ -309,11 +309,6 @@ class Engine:
             kind = OutOfMemory if memory else EngineError
             raise kind(f"ONNX Runtime failed on {shape}: {exc}") from exc
         probabilities = arrays["probabilities"]
-        if probabilities.shape != (n, len(self.card.labels)):
-            raise EngineError(
-                f"{n} images gave probabilities {probabilities.shape}; the card has "
-                f"{len(self.card.labels)} labels"
-            )
         ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
         maps = tuple(_maps(arrays, classes)) if _MAPS in arrays else None
         return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking, maps)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from models.card import CardError
@@ -66,6 +67,7 @@ class Loader:
                 "name the folders as the card does"
             )
         engine.warm_up()
+        _check_classes(engine)
         if self.verify:
             wrong = next((case for case in check(engine, folder) if case.problem is not None), None)
             if wrong is not None:
@@ -74,6 +76,20 @@ class Loader:
                 )
             engine.give_back_memory()
         return engine
+
+
+def _check_classes(engine: Engine) -> None:
+    """Raise StoreError unless every class has its label, in each graph that may run."""
+    (height, width), step = engine.card.limits.smallest(), engine.card.limits.multiple
+    channels, labels = engine.card.preprocessing.channels, len(engine.card.labels)
+    small, wide = (np.zeros((height, w, channels), np.uint8) for w in (width, width + step))
+    runs = [engine.run([small]), *(engine.run([small], canvas=c) for c in engine.costs.canvases)]
+    if engine.mixes:
+        runs.append(engine.run([small, wide]))
+    for scores in runs:
+        if scores.probabilities.shape[1] != labels:
+            classes = scores.probabilities.shape[1]
+            raise StoreError(f"the network has {classes} classes, its card {labels} labels")
 
 
 _LOADER = TypeAdapter(Loader)
