@@ -34,11 +34,18 @@ def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from path.values()
 
 
-def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def controlled(store: Path) -> Iterator[Server]:
+    """A server whose models may be loaded and unloaded: a closed route is 403 with any method."""
+    with Server(store, "--control-access", "open") as running:
+        yield running
+
+
+def test_schemathesis_finds_nothing(controlled: Server, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml",
-        "run", f"{server.url}/openapi.json",
+        "run", f"{controlled.url}/openapi.json",
         "--phases", "examples,coverage,fuzzing",
         "--max-examples", "25", "--seed", "1", "--generation-deterministic",
         "--continue-on-failure", "--no-color",
