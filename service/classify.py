@@ -16,10 +16,11 @@ from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyP
 from service.heat import Form, HeatMap, heat_maps
 from service.images import Pixels, SourceLimits, decode, decode_seconds, read_header
 from service.keys import Client
+from service.outcome import Outcome, Prediction, Result, check_all
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
 from service.threads import parsed
-from service.work import Cost, Phase, Undecoded, inference_cost, seconds_in
+from service.work import Cost, Phase, Undecoded, inference_cost
 
 # A decode that predictably takes less, in seconds or as a part of the inference, is not worth a
 # turn of its own: the worker that runs the image decodes it too.
@@ -73,58 +74,6 @@ class Options:
         """How probable a class must be to be answered."""
         asked = (self.min_probability, self.threshold)
         return max((p for p in asked if p is not None), default=-math.inf)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One class and its probability."""
-
-    index: int
-    id: str
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one image: `source` is its upright size, `used` what the network saw."""
-
-    source: Size
-    used: Size
-    policy: Policy
-    predictions: list[Prediction]
-    embedding: list[float] | None
-    scores: Scores  # of this image, all of them
-    maps: list[HeatMap] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A result or an error, never both; the network pixels admitted, and where the time went."""
-
-    name: str | None
-    result: Result | None = None
-    error: AnypoolError | None = None
-    pixels: int = 0
-    phases: Sequence[Phase] = ()
-
-    @property
-    def decoding(self) -> float:
-        """Seconds, as those below."""
-        return seconds_in(self.phases, "decode")
-
-    @property
-    def queued(self) -> float:
-        return seconds_in(self.phases, "queue")
-
-    @property
-    def inferring(self) -> float:
-        return seconds_in(self.phases, "infer")
-
-    @property
-    def batch(self) -> int:
-        """Images that shared its run; 1 where it was not run."""
-        return max((phase.batch for phase in self.phases), default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +224,6 @@ class Classifier:
             maps=maps,
         )
         return Outcome(name, result, None, admitted.used.pixels, phases)
-
-
-def check_all(found: Sequence[object]) -> None:
-    """Raise the first error among what was found of each image, saying of which image it is."""
-    for index, one in enumerate(found):
-        if isinstance(one, AnypoolError):
-            raise one if len(found) == 1 else one.of(f"image {index}")
 
 
 def predictions(card: Card, scores: Scores, options: Options) -> list[Prediction]:

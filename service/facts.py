@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.classify import Outcome
+from service.outcome import Outcome
 
 
 @dataclass(slots=True)

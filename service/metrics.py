@@ -16,9 +16,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.batching import Batch
-from service.classify import Outcome, Result
 from service.engine import Engine
 from service.errors import AnypoolError
+from service.outcome import Outcome, Result
 from service.resize import Size
 from service.scheduler import Scheduler
 from service.shares import Shares

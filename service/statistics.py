@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.classify import Outcome
+from service.outcome import Outcome
 
 Key = tuple[str, int]  # a model's name and version
 

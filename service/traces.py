@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.classify import Outcome
 from service.facts import Facts
+from service.outcome import Outcome
 from service.version import version
 
 _CLOSE_S = 3.0

@@ -7,10 +7,11 @@ from fastapi import Request
 
 from service.api.deps import Service, client
 from service.api.disconnect import unless_gone
-from service.classify import Options, Outcome, Picture, Raster
+from service.classify import Options, Picture, Raster
 from service.engine import Engine
 from service.errors import AnypoolError
 from service.facts import Facts
+from service.outcome import Outcome
 
 
 async def outcomes(

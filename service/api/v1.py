@@ -20,11 +20,12 @@ from service.api.schemas_v1 import (
     ModelList,
     ModelSummary,
 )
-from service.classify import Options, Outcome
+from service.classify import Options
 from service.engine import Engine
 from service.errors import BadParameter
 from service.facts import longest
 from service.heat import HeatMap
+from service.outcome import Outcome
 from service.settings import MEGA, Settings
 
 router = APIRouter(prefix="/v1", tags=["REST v1"])

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from service.batching import Batch, Group, Job
-from service.classify import Outcome, Result
 from service.costs import Canvas
 from service.engine import Engine, Scores
 from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
+from service.outcome import Outcome, Result
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
 from service.shares import Shares
