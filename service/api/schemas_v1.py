@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.card import Card
 
+_INDICES = r"^[0-9]{1,9}(,[0-9]{1,9})*$"  # \d would be digits of all scripts
+
 
 class ClassifyQuery(BaseModel):
     """How the images are to be classified."""
@@ -35,7 +37,7 @@ class ClassifyQuery(BaseModel):
     )
     classes: str | None = Field(
         None,
-        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        pattern=_INDICES,
         description="answer only these classes, for example 281,282",
     )
     min_probability: float | None = Field(
@@ -56,7 +58,7 @@ class ClassifyQuery(BaseModel):
     )
     cam_classes: str | None = Field(
         None,
-        pattern=r"^\d{1,9}(,\d{1,9})*$",
+        pattern=_INDICES,
         description="whose maps, at most 100 classes (default: those of the predictions)",
     )
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.api.body import check_count, from_base64
+from service.api.body import check_count, check_values, from_base64
 from service.api.schemas_v2 import InferRequest, InputTensor, Parameters, RequestedOutput
 from service.classify import Picture, Raster
 from service.errors import BadRequest
 
 IMAGE, PIXELS = "image", "pixels"
+_MOST_VALUES, _MOST_LISTS = 10_000_000, 1_000_000  # in JSON; larger tensors are sent as binary data
 _LENGTH = 4  # bytes before each element of BYTES, little-endian
 
 
@@ -57,7 +58,7 @@ def read(
     """Take a request apart; what may be asked for is in `outputs`, the default first.
 
     header_length: how many bytes of the body are JSON; None for all, 0 for a body that is one image
-    Raises BadRequest, TooManyImages.
+    Raises BadRequest, BodyTooLarge, TooManyImages.
     """
     if header_length == 0:
         if not body:
@@ -67,6 +68,7 @@ def read(
         raise BadRequest(
             f"Inference-Header-Content-Length is {header_length}; the body has {len(body)} bytes"
         )
+    check_values(body[:header_length], _MOST_VALUES, _MOST_LISTS)
     try:
         request = InferRequest.model_validate_json(body[:header_length])
     except ValidationError as exc:
