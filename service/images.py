@@ -4,6 +4,7 @@ Pillow does the work. Whatever it raises on a foreign file becomes one of our er
 """
 
 import io
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from models.card import Preprocessing
 from service.errors import (
+    AnypoolError,
     BadAspect,
     Overloaded,
     TooManyPixels,
@@ -29,6 +31,9 @@ Pixels = NDArray[np.uint8]  # (h, w, c)
 
 # Our own limits are tighter, and read from the header; Pillow's error above 178 MP stays on.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# A client is told what is wrong with its file; it shall not fill our log.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -47,6 +52,9 @@ _SIDEWAYS = (5, 6, 7, 8)
 # result, so that the resize filter still has something to average. Over 24 photos of 12 megapixels
 # 1.5 takes .17 of a full decode and resize (worst .24), 2.0 takes .23 (.31); top-1 stays in both.
 _DRAFT_MARGIN = 1.5
+# A scan of a progressive JPEG may be 20 bytes of the file and a visit to every block, so that 2 MB
+# keep a worker busy for a minute. Files have ten; a film behind the picture has some by chance.
+_MOST_SCANS, _SCAN = 1000, b"\xff\xda"
 
 # Predicted seconds of a decode, from timing the photos of tests/photos at 64 to 3000 pixels: a
 # fixed part, so much for each pixel of the file, so much for each pixel of a resized result.
@@ -98,10 +106,11 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
         with _open(data, formats) as image:
             width, height = image.size
             _check_source(Size(width, height), limits)
+            _check_cost(image, data, limits)
             orientation = _orientation(image, data)
             # A phone's MPO is a JPEG with more pictures behind it, and opens under that name only.
             format_ = "JPEG" if image.format == "MPO" else str(image.format)
-    except (BadAspect, TooManyPixels, UnsupportedFormat):
+    except AnypoolError:
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
         raise _translated(exc) from exc
@@ -177,6 +186,18 @@ def _check_source(size: Size, limits: SourceLimits) -> None:
     if size.longest > limits.max_aspect * shortest:
         raise BadAspect(
             f"the image is {size}; one side may be {limits.max_aspect:g} times the other. Crop it"
+        )
+
+
+def _check_cost(image: Image.Image, data: bytes, limits: SourceLimits) -> None:
+    """Refuse small files whose decode takes much more than their size lets expect."""
+    if image.format in ("JPEG", "MPO") and (scans := data.count(_SCAN)) > _MOST_SCANS:
+        raise UndecodableImage(f"the JPEG has {scans} scans, at most {_MOST_SCANS}; save it again")
+    tags = getattr(image, "tag_v2", {})
+    tile = [tags.get(tag, 0) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)]
+    if tile[0] * tile[1] > limits.max_pixels:  # libtiff takes memory for a whole one
+        raise TooManyPixels(
+            f"a tile of the image is {tile[0]}×{tile[1]}; save it with smaller tiles"
         )
 
 

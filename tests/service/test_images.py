@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.images import FORMATS, Pixels, SourceLimits, allowed_formats, decode, read_header
 from service.resize import Size
+from tests.fuzz.pictures import jpeg_of_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of broken files
 LIMITS = SourceLimits(max_pixels=50_000_000, max_side=16_384, max_aspect=100)
@@ -397,6 +398,31 @@ def test_the_header_alone_decides_what_is_too_large(
 ) -> None:
     with pytest.raises(error):  # there are no pixels, so decoding would raise UndecodableImage
         read_header(header_only(format_, width, height), LIMITS, FORMATS)
+
+
+@pytest.mark.parametrize("scans", [1000, 1001])
+def test_a_jpeg_may_have_a_thousand_scans(scans: int) -> None:
+    data = jpeg_of_scans(64, scans - 1)  # and a first one
+    if scans > 1000:
+        with pytest.raises(UndecodableImage, match="1001 scans"):
+            read_header(data, LIMITS, FORMATS)
+    else:
+        assert pixels(data).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("side", [512, 8000])
+def test_the_tiles_of_a_tiff_may_be_larger_than_it_but_not_than_the_limit(side: int) -> None:
+    packed = zlib.compress(bytes(side * side))
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    tags |= {324: 8 + 2 + 10 * 12 + 4, 325: len(packed)}
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    data += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data += b"\0" * 4 + packed
+    if side == 8000:
+        with pytest.raises(TooManyPixels, match="8000×8000"):
+            read_header(data, LIMITS, FORMATS)
+    else:
+        assert pixels(data).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("size", [(10_000, 5_000), (16_384, 3_000), (10_000, 100)])
