@@ -34,7 +34,10 @@ class Envelope:
         if not _ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
-        arrived = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        chunked = "transfer-encoding" in headers
+        arrived = headers.get("content-length", "0") == "0" and not chunked
+        # A proxy before us may go by the other length, and see another request behind this one.
+        doubtful = chunked and "content-length" in headers
 
         async def arrival() -> Message:
             nonlocal arrived
@@ -48,7 +51,7 @@ class Envelope:
                 status = message["status"]
                 answered = MutableHeaders(scope=message)
                 answered["X-Request-Id"] = request_id
-                if self._parts.draining or not arrived:  # an early answer is the last one
+                if self._parts.draining or not arrived or doubtful:  # this answer is the last one
                     answered["Connection"] = "close"
             await send(message)
 
@@ -68,5 +71,12 @@ class Envelope:
                 milliseconds = (time.perf_counter() - begun) * 1000
                 logger.info(
                     "%s %s %s %d %.1f ms",
-                    request_id, scope["method"], scope["path"], status, milliseconds,
+                    request_id, scope["method"], _shown(scope), status, milliseconds,
                 )  # fmt: skip
+
+
+def _shown(scope: Scope) -> str:
+    """The path as it was sent: decoded, it may have line breaks, and so forge lines of the log."""
+    return bytes(scope.get("raw_path") or scope["path"].encode()).decode(
+        "ascii", "backslashreplace"
+    )
