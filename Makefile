@@ -1,6 +1,7 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests; test-all adds the slow ones
 # make bench    what the README claims, measured here: half an hour, with nothing else running
+# make fuzz     bad input of every kind for MINUTES=30, against real servers; what fails is kept as a test
 # make digits   train a CNN with each pooling, export and serve them all, count what they get right
 # make zoo      export and verify the CNNs of torchvision and timm: 6 GB, hours, goes on where it was
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
@@ -10,13 +11,14 @@ EXTRA ?= cpu
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= efficientnet_lite0
+MINUTES ?= 5
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all lint types bench digits zoo clean
+.PHONY: help serve test test-all lint types bench fuzz digits zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,8 +35,8 @@ help:
 	$(PIP) --editable '.[$(EXTRA),export,dev]'
 	@touch $@
 
-artifacts/$(MODEL): | .venv/serve-$(EXTRA).stamp
-	$(BIN)/anypool export $(MODEL)
+artifacts/%: | .venv/serve-$(EXTRA).stamp
+	$(BIN)/anypool export $*
 
 serve: .venv/serve-$(EXTRA).stamp artifacts/$(MODEL)
 	@echo "anypool serves $(MODEL) on http://$(HOST):$(PORT)  (API: http://$(HOST):$(PORT)/docs)"
@@ -62,6 +64,9 @@ bench: .venv/dev.stamp artifacts/$(MODEL)
 	$(BIN)/python -m tests.load.memory
 	$(BIN)/python -m tests.load.ragged
 	$(BIN)/python -m tests.service.simulator
+
+fuzz: .venv/dev.stamp artifacts/efficientnet_lite0 artifacts/seed_cnn
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 digits: .venv/dev.stamp
 	$(BIN)/python -m tests.digits

@@ -155,6 +155,16 @@ class Connection(H11Protocol):
         """No request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; in the middle of a request its own answer comes no more."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer was begun or given
+            self.transport.close()
+
     def _unread(self) -> bool:
         return self.conn.their_state is h11.SEND_BODY
 

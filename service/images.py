@@ -4,6 +4,7 @@ Pillow does the work. Whatever it raises on a foreign file becomes one of our er
 """
 
 import io
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ Pixels = NDArray[np.uint8]  # (h, w, c)
 # Our own limits are tighter, and read from the header; Pillow's error above 178 MP stays on.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# A client is told what is wrong with its file; it shall not fill our log.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -48,14 +52,15 @@ _SIDEWAYS = (5, 6, 7, 8)
 # result, so that the resize filter still has something to average. Over 24 photos of 12 megapixels
 # 1.5 takes .17 of a full decode and resize (worst .24), 2.0 takes .23 (.31); top-1 stays in both.
 _DRAFT_MARGIN = 1.5
+# A scan of a progressive JPEG may be 20 bytes of the file and a visit to every block, a nanosecond
+# a pixel. Files have ten; a film behind the picture has some by chance, one in 65,536 bytes.
+_MOST_SCANS, _MOST_SCANNED, _SCAN = 1000, 5_000_000_000, b"\xff\xda"
 
 # Predicted seconds of a decode, from timing the photos of tests/photos at 64 to 3000 pixels: a
 # fixed part, so much for each pixel of the file, so much for each pixel of a resized result.
 _DECODE_BASE_S, _RESIZE_S = 0.1e-3, 10e-9
 _DECODE_S = {"JPEG": 6e-9, "PNG": 33e-9, "WEBP": 17e-9, "GIF": 17e-9, "BMP": 3e-9, "TIFF": 4e-9,
              "AVIF": 12e-9, "HEIF": 15e-9}  # fmt: skip
-# Scans of a JPEG. Ten are usual; each one costs a nanosecond a pixel, and 34 bytes of the file.
-_MOST_SCANS, _SCAN = 100, b"\xff\xda"
 _DRAFT_S = 2e-9  # a JPEG that is decoded at reduced scale
 
 
@@ -101,11 +106,10 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
         with _open(data, formats) as image:
             width, height = image.size
             _check_source(Size(width, height), limits)
+            _check_cost(image, data, limits)
             orientation = _orientation(image, data)
             # A phone's MPO is a JPEG with more pictures behind it, and opens under that name only.
             format_ = "JPEG" if image.format == "MPO" else str(image.format)
-            if format_ == "JPEG":
-                _check_scans(data)
     except AnypoolError:
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
@@ -185,10 +189,17 @@ def _check_source(size: Size, limits: SourceLimits) -> None:
         )
 
 
-def _check_scans(data: bytes) -> None:
-    if (scans := data.count(_SCAN)) > _MOST_SCANS:
-        raise UndecodableImage(
-            f"the JPEG has {scans} scans, at most {_MOST_SCANS} are decoded; save it with fewer"
+def _check_cost(image: Image.Image, data: bytes, limits: SourceLimits) -> None:
+    """Refuse small files whose decode takes much more than their size lets expect."""
+    if image.format in ("JPEG", "MPO"):
+        scans, pixels = data.count(_SCAN), image.width * image.height
+        if scans > (most := min(_MOST_SCANS, _MOST_SCANNED // pixels)):
+            raise UndecodableImage(f"the JPEG has {scans} scans, at most {most}; save it again")
+    tags = getattr(image, "tag_v2", {})
+    tile = [tags.get(tag, 0) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)]
+    if tile[0] * tile[1] > limits.max_pixels:  # libtiff takes memory for a whole one
+        raise TooManyPixels(
+            f"a tile of the image is {tile[0]}×{tile[1]}; save it with smaller tiles"
         )
 
 

@@ -37,7 +37,10 @@ class Envelope:
         if facts.method == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
         scope.setdefault("state", {}).update(request_id=facts.request_id, facts=facts)
-        arrived = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        chunked = "transfer-encoding" in headers
+        arrived = headers.get("content-length", "0") == "0" and not chunked
+        # A proxy before us may go by the other length, and see another request behind this one.
+        doubtful = chunked and "content-length" in headers
 
         async def arrival() -> Message:
             nonlocal arrived
@@ -53,7 +56,7 @@ class Envelope:
                 answered["X-Request-Id"] = facts.request_id
                 for name, value in protective_headers(facts.path).items():
                     answered.setdefault(name, value)
-                if self._parts.draining or not arrived:  # an early answer is the last one
+                if self._parts.draining or not arrived or doubtful:  # this answer is the last one
                     answered["Connection"] = "close"
             await send(message)
 

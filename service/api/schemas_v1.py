@@ -7,6 +7,8 @@ from pydantic.config import JsonDict
 
 from models.card import Card
 
+_INDICES = r"^[0-9]{1,9}(,[0-9]{1,9})*$"  # \d would be digits of all scripts
+
 
 class ClassifyQuery(BaseModel):
     """How the images are to be classified."""
@@ -36,7 +38,7 @@ class ClassifyQuery(BaseModel):
     )
     classes: str | None = Field(
         None,
-        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        pattern=_INDICES,
         description="answer only these classes, for example 281,282",
     )
     min_probability: float | None = Field(
@@ -57,7 +59,7 @@ class ClassifyQuery(BaseModel):
     )
     cam_classes: str | None = Field(
         None,
-        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        pattern=_INDICES,
         description="whose maps, at most 100 classes (default: those of the predictions)",
     )
 

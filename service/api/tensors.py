@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.api.body import check_count, from_base64
+from service.api.body import check_count, check_values, from_base64
 from service.api.schemas_v2 import InferRequest, InputTensor, Parameters, RequestedOutput
 from service.classify import Picture, Raster
-from service.errors import BadRequest, BodyTooLarge
+from service.errors import BadRequest
 
 IMAGE, PIXELS = "image", "pixels"
-_MOST_VALUES = 2_000_000  # of JSON, which take half a second and 100 MB
+_MOST_VALUES, _MOST_LISTS = 2_000_000, 1_000_000  # in JSON; more is sent as binary data
 _LENGTH = 4  # bytes before each element of BYTES, little-endian
 
 
@@ -69,10 +69,7 @@ def read(
             f"Inference-Header-Content-Length is {header_length}; the body has {len(body)} bytes"
         )
     text = body[:header_length]
-    if text.count(b",") > _MOST_VALUES:
-        raise BodyTooLarge(
-            f"the request's JSON has more than {_MOST_VALUES} values; send pixels as binary data"
-        )
+    check_values(text, _MOST_VALUES, _MOST_LISTS)
     try:
         request = InferRequest.model_validate_json(text)
     except ValidationError as exc:

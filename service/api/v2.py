@@ -45,7 +45,7 @@ _PARAMETERS_BODY = {
 }
 _CONTROL_BYTES = 100_000
 _JSON_LENGTH = "Inference-Header-Content-Length"
-_MOST_TIMEOUT_S = 3600.0
+_MOST_TIMEOUT_US = 3_600_000_000
 _VALUE_BYTES = 20  # of a number in JSON
 
 
@@ -276,7 +276,7 @@ def _options(asked: Inference) -> Options:
         raise BadRequest("the parameter timeout is a whole number of microseconds")
     if any(wanted.name == "embedding" and wanted.classes for wanted in asked.outputs):
         raise BadRequest("an embedding has no classes; ask for probabilities or logits")
-    return Options(timeout_s=min(timeout / 1e6, _MOST_TIMEOUT_S) or None, whole=True)
+    return Options(timeout_s=min(timeout, _MOST_TIMEOUT_US) / 1e6 or None, whole=True)
 
 
 def _written(card: Card, asked: Inference, found: Sequence[Outcome]) -> tuple[bytes, int | None]:

@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.images import FORMATS, Pixels, SourceLimits, allowed_formats, decode, read_header
 from service.resize import Size
+from tests.fuzz.pictures import jpeg_of_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of broken files
 LIMITS = SourceLimits(max_pixels=50_000_000, max_side=16_384, max_aspect=100)
@@ -399,6 +400,29 @@ def test_the_header_alone_decides_what_is_too_large(
         read_header(header_only(format_, width, height), LIMITS, FORMATS)
 
 
+@pytest.mark.parametrize(("side", "most"), [(64, 1000), (3000, 555)])
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(side: int, most: int) -> None:
+    with pytest.raises(UndecodableImage, match=f"{most + 1} scans, at most {most}"):
+        read_header(jpeg_of_scans(side, most), LIMITS, FORMATS)  # and a first one
+    assert read_header(jpeg_of_scans(side, most - 1), LIMITS, FORMATS).format == "JPEG"
+    assert pixels(jpeg_of_scans(64, 999)).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("side", [512, 8000])
+def test_the_tiles_of_a_tiff_may_be_larger_than_it_but_not_than_the_limit(side: int) -> None:
+    packed = zlib.compress(bytes(side * side))
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    tags |= {324: 8 + 2 + 10 * 12 + 4, 325: len(packed)}
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    data += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data += b"\0" * 4 + packed
+    if side == 8000:
+        with pytest.raises(TooManyPixels, match="8000×8000"):
+            read_header(data, LIMITS, FORMATS)
+    else:
+        assert pixels(data).shape == (64, 64, 3)
+
+
 @pytest.mark.parametrize("size", [(10_000, 5_000), (16_384, 3_000), (10_000, 100)])
 def test_the_source_limits_themselves_are_allowed(size: tuple[int, int]) -> None:
     data = header_only("PNG", *size)
@@ -440,19 +464,6 @@ def test_a_jpeg_is_not_reduced_below_two_pixels_a_side_for_each_of_the_result(
     header = read_header(data, LIMITS, FORMATS)
     shown = decode(data, header, Size(300, 225), network(filter_=filter_))
     assert np.array_equal(shown, np.asarray(whole))
-
-
-def with_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated until there are so many."""
-    data = encoded(Image.new("RGB", (64, 48), RED), "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
-    return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
-
-
-def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
-    assert pixels(with_scans(100)).shape == (48, 64, 3)
-    with pytest.raises(UndecodableImage, match="101 scans, at most 100"):
-        read_header(with_scans(101), LIMITS, FORMATS)
 
 
 def test_compressed_texts_of_a_png_are_not_unpacked_without_end() -> None:
