@@ -29,11 +29,11 @@ from service.resize import Size
 
 Pixels = NDArray[np.uint8]  # (h, w, c)
 
-# Our own limits are tighter, and read from the header; Pillow's error above 178 MP stays on.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# A client is told what is wrong with its file; it shall not fill our log.
+# A client is told what is wrong with its file; it shall not fill our log, nor our memory with
+# warnings already given. Pillow's error above 178 MP stays on; our own limits are tighter.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="PIL")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")

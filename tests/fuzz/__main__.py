@@ -8,6 +8,7 @@ import argparse
 import random
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from tests.fuzz.strategies import KINDS
 
 _ROUND = 40  # inputs of one kind, then of the next
 _REPORT_S = 60.0
+warnings.filterwarnings("ignore", module="PIL")  # of broken files
 REGRESSIONS = Path(__file__).parent / "regressions"
 
 

@@ -28,7 +28,7 @@ CORES = 2
 BOUND_S = 20.0  # for all answers on a connection, on a machine that is busy with other work
 _GOOD = "/v1/models/efficientnet_lite0/classify?top_k=1&resize=fit&size=128"
 _AFTER = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: after\r\nConnection: close\r\n\r\n"
-_COMPLAINT = re.compile(r"^Traceback| ERROR | CRITICAL ")
+_COMPLAINT = re.compile(r"^Traceback| ERROR | CRITICAL |Warning: ")
 _SIGNED = re.compile(r"[0-9a-f]{8,}|\d+")
 
 

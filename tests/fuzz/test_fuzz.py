@@ -13,6 +13,7 @@ from tests.e2e.server import Server
 from tests.fuzz.driver import ROOMY, TIGHT, Driver, Input, load, regressions
 from tests.fuzz.strategies import KINDS
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of broken files
 _EXAMPLES, _FRAMES = 150, 60  # of each kind; unfinished requests take a second or two
 
 
