@@ -139,7 +139,7 @@ def test_more_images_than_allowed_are_refused() -> None:
 def test_millions_of_values_are_refused_before_they_are_read() -> None:
     with pytest.raises(BodyTooLarge, match="2000000 values here"):
         read(b'{"inputs": [' + b"{}," * 3_000_000 + b"{}]}", None, 3, OUTPUTS, 64)
-    with pytest.raises(BadRequest, match="at most 100 items"):
+    with pytest.raises(BadRequest, match=r"inputs\.0\.name: Field required"):
         read(b'{"inputs": [' + b"{}," * 500_000 + b"{}]}", None, 3, OUTPUTS, 64)
 
 
