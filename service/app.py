@@ -129,6 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
@@ -149,8 +150,22 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     return {
         "allow_origins": origins,
         "allow_methods": ["GET", "POST"],
-        "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
-        "expose_headers": ["Retry-After", "Server-Timing", "X-Request-Id"],
+        "allow_headers": [
+            "Authorization",
+            "Content-Encoding",
+            "Content-Type",
+            "Inference-Header-Content-Length",
+            "X-API-Key",
+            "X-Request-Id",
+            "traceparent",
+            "tracestate",
+        ],
+        "expose_headers": [
+            "Inference-Header-Content-Length",
+            "Retry-After",
+            "Server-Timing",
+            "X-Request-Id",
+        ],
     }
 
 
@@ -170,6 +185,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in watching:
             task.cancel()
         parts.scheduler.close()
+        parts.close_store()
         await _send_traces(parts)
 
 
@@ -180,7 +196,7 @@ async def _send_traces(parts: Service) -> None:
 
 async def _load(parts: Service) -> None:
     try:
-        await asyncio.to_thread(parts.store.load)
+        await parts.with_store(parts.store.load)
     except StoreError as exc:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
@@ -195,8 +211,10 @@ async def _load(parts: Service) -> None:
 async def _follow_the_disk(parts: Service) -> None:
     while True:
         await asyncio.sleep(parts.settings.watch_s)
+        if parts.draining:
+            return
         try:
-            await asyncio.to_thread(parts.store.refresh)
+            await parts.with_store(parts.store.refresh)
         except Exception:  # whatever lies on the disk, the next look may find it mended
             logger.exception("the store could not be looked at")
 
@@ -281,6 +299,7 @@ async def _tidy(parts: Service) -> None:
 
 async def _answered(parts: Service) -> None:
     """Return when all requests are answered, or the time for that is over."""
+    parts.close_store()  # nobody waits for what is still being loaded
     try:
         async with asyncio.timeout(parts.settings.drain_s):
             while parts.active:

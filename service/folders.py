@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 DEFAULT_MODEL = "efficientnet_lite0"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_NAME = re.compile(r"(?!stats$)[a-z0-9][a-z0-9_.-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 # What the files of an artifact look like from outside: (name, bytes, time of the last change).
@@ -69,7 +69,8 @@ def check_inside(root: Path, folder: Path) -> None:
     for path in (folder, *sorted(folder.iterdir())):
         real = path.resolve()
         if not real.is_relative_to(inside):
-            raise StoreError(f"{path} leads out of the store, to {real}: copy it in instead")
+            inner = path.relative_to(root)
+            raise StoreError(f"{inner} leads out of the store: copy in what it links to instead")
         if not (real.is_file() or real.is_dir()):
             raise StoreError(f"{path} is neither a file nor a folder")
 

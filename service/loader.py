@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -18,7 +19,7 @@ from service.costs import Canvas
 from service.engine import Batching, Engine, EngineError, Provider
 from service.folders import Stamp, StoreError, check_inside, stamp
 from service.golden import GoldenError, check
-from service.trial import survive
+from service.trial import die_with_parent, survive
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,18 @@ class Loader:
     canvases: Mapping[str, Sequence[tuple[int, int, int]]]
     verify: bool
 
-    def load(self, name: str, version: int, seen: Stamp, *, trial: bool) -> Engine:
+    def load(self, name: str, version: int, seen: Stamp, *, trial: bool, stop: Event) -> Engine:
         """The engine of a version, ready to run; raises StoreError whatever is wrong with it.
 
         seen: what its files looked like when it was decided to load it
-        trial: do all this in a process of its own first
+        trial: do all this in a process of its own first, which `stop` ends
         """
         folder = self.root / name / str(version)
         try:
             check_inside(self.root, folder)
             if trial:
-                survive("service.loader", _LOADER.dump_json(self).decode(), name, str(version))
+                told = _LOADER.dump_json(self).decode()
+                survive("service.loader", told, name, str(version), stop=stop)
             engine = self.engine(name, version)
             if stamp(folder) != seen:
                 raise StoreError("its files changed while they were read")
@@ -95,5 +97,6 @@ def _check_classes(engine: Engine) -> None:
 _LOADER = TypeAdapter(Loader)
 
 if __name__ == "__main__":
+    die_with_parent()
     os.nice(10)  # others are being served
     _LOADER.validate_json(sys.argv[1]).engine(sys.argv[2], int(sys.argv[3]))

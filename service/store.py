@@ -80,6 +80,7 @@ class Store:
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()
+        self._stop = threading.Event()
         self._seen: dict[str, Disk] = {}  # at the last look
         self._unloaded: set[str] = set()
 
@@ -106,7 +107,7 @@ class Store:
         with self._changing:
             disk = self._look(name).get(name)
             if disk is None:
-                raise NotFound(f"no model is named {name!r} in {self._root.resolve()}")
+                raise NotFound(f"no model is named {name!r} in the store")
             self._unloaded.discard(name)
             self._seen[name] = disk
             versions = self._change(name, disk, again=True)
@@ -154,6 +155,10 @@ class Store:
                     self._change(name, disk)
             with suppress(StoreError):  # as before
                 self._settle()
+
+    def close(self) -> None:
+        """Give up what is being loaded on trial; what is served stays."""
+        self._stop.set()
 
     def index(self) -> list[Entry]:
         """All versions that are known, the default model's first, newest versions first."""
@@ -256,7 +261,7 @@ class Store:
         trial = (self._trial and self.ready) or self._note.suspect == what
         try:
             with self._note.about(what):
-                engine = self._loader.load(name, version, seen, trial=trial)
+                engine = self._loader.load(name, version, seen, trial=trial, stop=self._stop)
         except StoreError as exc:
             if old is None or old.engine is None:
                 logger.error("%s cannot be used: %s", what, exc)

@@ -1,33 +1,46 @@
 """ONNX Runtime dies of some graphs: such an artifact is to kill a trial, not the service."""
 
+import ctypes
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 from service.folders import StoreError
 
 # Where a worker finds what the one before it was loading when it died, and notes what it loads.
 NOTE = "ANYPOOL_LOADING_NOTE"
-_AT_MOST_S = 600
+_AT_MOST_S, _LOOK_S = 600, 0.1
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def survive(module: str, *arguments: str) -> None:
+def survive(module: str, *arguments: str, stop: Event) -> None:
     """Run a module in a process of its own; raises StoreError when it does not end by itself.
 
-    Any other failure shows when the same is done here, without harm.
+    Any other failure shows when the same is done here, without harm. stop: gives up
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
-    try:
-        code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_AT_MOST_S, check=False
-        ).returncode
-    except subprocess.TimeoutExpired as exc:
-        raise StoreError(f"it was not loaded after {_AT_MOST_S} s") from exc
-    if code < 0:
-        raise StoreError(f"loading it kills the process ({signal.Signals(-code).name})")
+    nothing = subprocess.DEVNULL
+    give_up = monotonic() + _AT_MOST_S
+    with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing) as process:
+        while process.poll() is None:
+            if stop.wait(_LOOK_S) or monotonic() > give_up:
+                process.kill()
+                ending = "the service is shutting down"
+                late = f"it was not loaded after {_AT_MOST_S} s"
+                raise StoreError(ending if stop.is_set() else late)
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise StoreError(f"loading it kills the process ({name})")
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it does."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
 class Note:

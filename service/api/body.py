@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -25,7 +25,7 @@ from service.threads import parsed
 
 PART = "files"
 _ENCODINGS = {"identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's wbits
-_SURELY_ON_A_THREAD = MEGA  # a few bytes may inflate to many
+_PIECE, _MOST_MEMBERS = 4 * MEGA, 100  # bytes of an inflated body at a time; members of a gzip file
 
 
 class EncodedImage(BaseModel):
@@ -83,7 +83,7 @@ async def read_bytes(request: Request, max_bytes: int, timeout_s: float) -> byte
     Raises BodyTooLarge, also when only the inflated body is; RequestTimeout; BadRequest; Overloaded
     when others' bodies leave no room for the inflated one.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or "identity"
     if encoding not in _ENCODINGS:
         raise BadRequest(f"Content-Encoding: {encoding} is not supported; gzip and deflate are")
     try:
@@ -94,23 +94,34 @@ async def read_bytes(request: Request, max_bytes: int, timeout_s: float) -> byte
     wbits = _ENCODINGS[encoding]
     if wbits is None:
         return data
-    inflate = partial(_inflate, data, wbits, encoding, max_bytes)
-    inflated = await parsed(inflate, _SURELY_ON_A_THREAD)
-    request.state.hold(len(inflated))
-    return inflated
-
-
-def _inflate(data: bytes, wbits: int, encoding: str, max_bytes: int) -> bytes:
-    inflater = zlib.decompressobj(wbits)
+    pieces, size = _inflated(data, wbits), 0
+    inflated = []
     try:
-        inflated = inflater.decompress(data, max_bytes + 1)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            request.state.hold(len(piece))
+            inflated.append(piece)
     except zlib.error as exc:
-        raise BadRequest(f"the body is not {encoding}: {exc}") from exc
-    if len(inflated) > max_bytes:
-        raise _too_large(max_bytes)
-    if not inflater.eof or inflater.unused_data:
-        raise BadRequest(f"the body is {encoding}, but ends too early or too late")
-    return inflated
+        raise BadRequest(f"the body is not {encoding}, or not whole: {exc}") from exc
+    return b"".join(inflated)
+
+
+def _inflated(data: bytes, wbits: int) -> Iterator[bytes]:
+    """In pieces, so that each can be refused; raises zlib.error. Gzip may have several members."""
+    for _ in range(_MOST_MEMBERS):
+        inflater = zlib.decompressobj(wbits)
+        while not inflater.eof:
+            piece = inflater.decompress(data, _PIECE)
+            data = inflater.unconsumed_tail
+            if not piece and not data and not inflater.eof:
+                raise zlib.error("it ends too early")
+            yield piece
+        data = inflater.unused_data
+        if not data:
+            return
+    raise zlib.error("it has too many members")
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

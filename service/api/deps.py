@@ -1,6 +1,10 @@
 """What the routes work with."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -35,17 +39,40 @@ class Service:
     active: int = 0  # requests being answered
     draining: bool = False
     problem: str | None = None  # why loading failed
+    # One thread for all that changes the store: those that wait for each other hold up nobody else.
+    _changing: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, 1), init=False
+    )
+
+    async def with_store(self, change: Callable[[], None]) -> None:
+        """Run a change of the store off the event loop; raises what it raises, and Draining."""
+        changing = asyncio.get_running_loop().run_in_executor(self._changing, change)
+        try:
+            await changing
+        except asyncio.CancelledError:
+            if changing.cancelled() and self.draining:
+                raise _draining() from None
+            raise
+
+    def close_store(self) -> None:
+        """Give up what is being loaded, and what waits to be."""
+        self.store.close()
+        self._changing.shutdown(wait=False, cancel_futures=True)
 
     def ensure_ready(self) -> None:
         """Raise Draining or NotReady unless images can be classified now."""
         if self.draining:
-            raise Draining("the service is shutting down; send the request to another one")
+            raise _draining()
         if not self.store.ready:
             if self.problem is not None:
                 raise NotReady(f"no model could be loaded: {self.problem}", retry_after=30)
             raise NotReady("the model is being loaded; try again in a second")
         if self.scheduler.lost:
             raise NotReady("a worker hangs, and the service restarts; try again", retry_after=5)
+
+
+def _draining() -> Draining:
+    return Draining("the service is shutting down; send the request to another one")
 
 
 async def service(request: Request) -> Service:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.deps import Service
 from service.api.errors import draw, path_of
-from service.errors import AnypoolError, Forbidden, Overloaded, Unauthorized
+from service.errors import AnypoolError, Forbidden, NotFound, Overloaded, Unauthorized
 from service.keys import Client
 from service.settings import PREFIX
 
@@ -68,7 +68,9 @@ class Gate:
             self._parts.bodies.give_back(held, name)
 
     def _admitted(self, path: str, headers: Headers) -> Client | None:
-        """Who is asking; raises Unauthorized and Forbidden."""
+        """Who is asking; raises Unauthorized, Forbidden and NotFound."""
+        if not path.isprintable():  # routes also take /metrics with a line break behind it
+            raise NotFound("no path has such characters")
         settings = self._parts.settings
         if path == _METRICS:
             return self._through("metrics_access", settings.metrics_access, headers)

@@ -5,7 +5,6 @@ classification, configuration, statistics and the repository. Success is 200, an
 {"error": "…"}.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -215,8 +214,9 @@ async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     if not isinstance(parameters, dict) or parameters:
         raise BadRequest("a model is loaded as it lies in the store: no parameters are taken")
     try:
-        await asyncio.to_thread(parts.store.load_model, name)
+        await parts.with_store(partial(parts.store.load_model, name))
     except StoreError as exc:
+        parts.ensure_ready()  # or it is the service that ends
         raise BadRequest(f"not loaded: {exc}") from exc
     return {}
 
@@ -229,7 +229,7 @@ async def unload(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     """Take a model out of service; what is under way is answered first."""
     parts.ensure_ready()
     await _control(request, parts)
-    await asyncio.to_thread(parts.store.unload_model, name)
+    await parts.with_store(partial(parts.store.unload_model, name))
     return {}
 
 

@@ -159,7 +159,14 @@ def test_v1_takes_compressed_bodies_too(client: httpx.Client) -> None:
         assert answer.json()["results"][0]["predictions"][0]["index"] == 388
         answer = client.post("/v1/classify", content=packed[:-9], headers=headers)
         assert answer.status_code == 400
-        assert "ends too early" in answer.json()["detail"]
+        assert "not whole" in answer.json()["detail"]
+    members = gzip.compress(data[:1000]) + gzip.compress(data[1000:])
+    for encoding, body in (("gzip", members), ("", data), ("identity", data)):
+        answer = client.post("/v1/classify", content=body, headers={"Content-Encoding": encoding})
+        assert answer.json()["results"][0]["predictions"][0]["index"] == 388
+    many = gzip.compress(b"") * 101
+    answer = client.post("/v1/classify", content=many, headers={"Content-Encoding": "gzip"})
+    assert "too many members" in answer.json()["detail"]
     answer = client.post("/v1/classify", content=data, headers={"Content-Encoding": "br"})
     assert answer.status_code == 400
     assert "gzip and deflate are" in answer.json()["detail"]

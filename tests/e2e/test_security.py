@@ -216,6 +216,14 @@ def test_control_of_models_is_closed_by_default(plain: Server) -> None:
         assert answer.json() == {"error": "closed here: ANYPOOL_CONTROL_ACCESS is closed"}
 
 
+@pytest.mark.parametrize(
+    "path", [f"{LOAD}%0a", f"{LOAD[:-4]}unload%0a", f"{LOAD}%0d", "/metrics%0a", "/v1/models%0a"]
+)
+def test_no_line_break_opens_a_closed_route(plain: Server, path: str) -> None:
+    assert httpx.post(plain.url + path).status_code == 404
+    assert httpx.get(plain.url + path).status_code == 404
+
+
 def test_control_of_models_can_be_kept_for_admins(keyed: Server) -> None:
     assert post(keyed, path=LOAD).status_code == 401
     refused = post(keyed, SHOP, LOAD)

@@ -657,6 +657,19 @@ def test_an_artifact_that_kills_onnx_runtime_kills_a_trial_alone(
     assert answer(found.get()) == 3
 
 
+def test_what_is_loaded_on_trial_is_given_up_when_the_service_ends(
+    store: Path, tmp_path: Path
+) -> None:
+    make_version(store, tmp_path, 2)
+    found = Store(tmp_path, "cpu", None, trial=True)
+    found.load()
+    make_version(store, tmp_path, 3)
+    found.close()
+    with pytest.raises(StoreError, match="version 3: the service is shutting down"):
+        found.load_model("seed_cnn")
+    assert answer(found.get()) == 2
+
+
 def test_what_the_last_process_died_of_is_not_loaded_by_the_next(
     store: Path, tmp_path: Path
 ) -> None:
