@@ -134,13 +134,16 @@ def test_the_outcomes_of_a_request_are_let_go_though_its_scope_is_kept() -> None
         left.append(weakref.ref(found))
         scope["state"]["facts"].outcomes = found
 
-    async def unused(*message: Message) -> Message:
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
         raise AssertionError
 
     left: list[weakref.ref[Images]] = []
     parts = create_app(Settings()).state.service
     scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    run(Envelope(app, parts)(scope, unused, unused))
+    run(Envelope(app, parts)(scope, receive, send))
     assert scope["state"]
     assert left[0]() is None
 
