@@ -30,7 +30,7 @@ _WORTH = 0.02  # a batch grows until a call's fixed cost is this part of its who
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Group:
     """The jobs of one network: they may run together, at these costs."""
 

@@ -168,7 +168,7 @@ class Classifier:
                 return self._raster(engine, picture)
             return self._picture(engine, picture, resize)
         except AnypoolError as exc:
-            return exc
+            return exc.bare()
 
     def _picture(self, engine: Engine, picture: Picture, resize: Resize) -> _Admitted:
         card = engine.card
@@ -213,7 +213,7 @@ class Classifier:
             best = predictions(engine.card, scored.value, options)
             maps = await _drawn(scored.value, options, best)
         except AnypoolError as exc:
-            return Outcome(name, None, exc, admitted.used.pixels, phases)
+            return Outcome(name, None, exc.bare(), admitted.used.pixels, phases)
         result = Result(
             source=admitted.source,
             used=admitted.used,

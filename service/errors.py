@@ -31,7 +31,7 @@ limit and the way out.
 """
 
 from copy import copy
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class AnypoolError(Exception):
@@ -44,6 +44,15 @@ class AnypoolError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    def bare(self) -> Self:
+        """The same error without what led to it, for keeping.
+
+        A traceback holds frames, their callers and all they work on: the image, the engine, and
+        where the error is kept. They would keep each other until the garbage collector comes.
+        """
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def of(self, what: str) -> "AnypoolError":
         """The same error, saying what it is about."""

@@ -1,7 +1,7 @@
 """What the log line and the trace of a request tell of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from service.outcome import Outcome
 
@@ -16,6 +16,7 @@ class Facts:
     client: the address; key: the name of the API key, if the service asks for one
     size: of the body as far as it was read, in bytes
     begun, ended: on the monotonic clock
+    longest: seconds that any of the images spent in each phase, at most
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class Facts:
     version: str | None = None
     images: int | None = None
     outcomes: Sequence[Outcome] = ()
+    longest: Mapping[str, float] = field(default_factory=dict)
     ended: float = 0.0
     trace_id: str | None = None
 
@@ -52,7 +54,7 @@ class Facts:
             "images": self.images,
             "pixels": self.pixels,
             "bytes": self.size,
-            **{f"{name}_ms": _ms(seconds) for name, seconds in longest(self.outcomes).items()},
+            **{f"{name}_ms": _ms(seconds) for name, seconds in self.longest.items()},
             "total_ms": _ms(self.ended - self.begun),
             "client": self.client,
             "key": self.key,
@@ -62,9 +64,7 @@ class Facts:
 
 
 def longest(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Seconds that any of the images spent in each phase, at most; empty without images."""
-    if not outcomes:
-        return {}
+    """Seconds that any of the images spent in each phase, at most."""
     return {
         "decode": max(outcome.decoding for outcome in outcomes),
         "queue": max(outcome.queued for outcome in outcomes),

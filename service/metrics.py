@@ -2,6 +2,8 @@
 
 import platform
 from collections.abc import Iterable, Iterator
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import onnxruntime
 from prometheus_client import (
@@ -15,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.batching import Batch
+from service.batching import Batch, Group
 from service.engine import Engine
 from service.errors import AnypoolError
 from service.outcome import Outcome, Result
@@ -31,7 +33,7 @@ _CLASSES = {"128x128": 128**2, "512x512": 512**2, "1024x1024": 1024**2}
 _LARGER = "larger"
 _KINDS = ("alone", "equal", "mixed", "pinned")
 _BUILD = ("version", "onnxruntime", "python")
-_SHAPES = 10_000  # that are remembered, to count those seen first
+_SHAPES = 10_000  # of a model that are remembered while it is loaded, to count those seen first
 
 
 class Metrics:
@@ -42,22 +44,26 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         build = self._gauge("build_info", "1, for these versions", *_BUILD)
         build.labels(version(), onnxruntime.__version__, platform.python_version()).set(1)
-        self._shapes: set[tuple[object, ...]] = set()
-        self._requests = self._counter("requests", "Requests answered", "route", "status")
-        self._images = self._counter("images", "Images by outcome", "model", "outcome")
+        self._shapes: WeakKeyDictionary[Group, set[tuple[object, ...]]] = WeakKeyDictionary()
+        # Labels are looked up once: that takes longer than to count.
+        requests = self._counter("requests", "Requests answered", "route", "status")
+        self._requests = cache(requests.labels)
+        images = self._counter("images", "Images by outcome", "model", "outcome")
+        self._images = cache(images.labels)
         self._rejected = self._counter(
             "rejected_images", "Images of requests that were refused whole", "model", "reason"
         )
         self._cancelled = self._counter(
             "cancelled_images", "Images whose client went away before they were done"
         )
-        self._phases = Histogram(
+        phases = Histogram(
             "anypool_phase_seconds",
             "Time of an image in each phase; decode by pixels sent, queue and infer by pixels used",
             ["model", "phase", "pixels"],
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._phases = cache(phases.labels)
         self._runs = self._counter(
             "runs", "Runs of the network, by who shared them: alone, equal, mixed, pinned", "kind"
         )
@@ -95,7 +101,7 @@ class Metrics:
 
     def request(self, route: str, status: int) -> None:
         """Count one answer."""
-        self._requests.labels(route, str(status)).inc()
+        self._requests(route, str(status)).inc()
 
     def rejected(self, model: str, error: AnypoolError, images: int) -> None:
         """Count the images of a request that was refused whole."""
@@ -104,7 +110,7 @@ class Metrics:
     def image(self, model: str, outcome: Outcome) -> None:
         """Count one image and how long it took."""
         error, result = outcome.error, outcome.result
-        self._images.labels(model, "ok" if error is None else error.type).inc()
+        self._images(model, "ok" if error is None else error.type).inc()
         if result is not None:
             self._observe(model, outcome, result)
 
@@ -119,10 +125,12 @@ class Metrics:
         used = sum(job.pixels for job in batch.jobs)
         self._used.inc(used)
         self._padding.inc(batch.pixels - used)
-        graph = batch.canvas or batch.mixed
-        shape = (batch.jobs[0].group, graph, *batch.shape)
-        if shape not in self._shapes and len(self._shapes) < _SHAPES:
-            self._shapes.add(shape)
+        group = batch.jobs[0].group
+        assert group is not None  # only what is decoded has none
+        seen = self._shapes.setdefault(group, set())
+        shape = (batch.canvas or batch.mixed, *batch.shape)
+        if shape not in seen and len(seen) < _SHAPES:
+            seen.add(shape)
             self._first_seen.inc()
 
     def text(self) -> bytes:
@@ -131,9 +139,9 @@ class Metrics:
 
     def _observe(self, model: str, outcome: Outcome, result: Result) -> None:
         sent, used = _pixel_class(result.source), _pixel_class(result.used)
-        self._phases.labels(model, "decode", sent).observe(outcome.decoding)
-        self._phases.labels(model, "queue", used).observe(outcome.queued)
-        self._phases.labels(model, "infer", used).observe(outcome.inferring)
+        self._phases(model, "decode", sent).observe(outcome.decoding)
+        self._phases(model, "queue", used).observe(outcome.queued)
+        self._phases(model, "infer", used).observe(outcome.inferring)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"anypool_{name}", text, labels, registry=self.registry)

@@ -1,7 +1,9 @@
 """What becomes of an image: a result or an error, and where its time went."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 from models.card import Policy
 from service.engine import Scores
@@ -34,7 +36,7 @@ class Result:
     maps: list[HeatMap] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """A result or an error, never both; the network pixels admitted, and where the time went."""
 
@@ -44,20 +46,20 @@ class Outcome:
     pixels: int = 0
     phases: Sequence[Phase] = ()
 
-    @property
+    @cached_property
     def decoding(self) -> float:
         """Seconds, as those below."""
         return seconds_in(self.phases, "decode")
 
-    @property
+    @cached_property
     def queued(self) -> float:
         return seconds_in(self.phases, "queue")
 
-    @property
+    @cached_property
     def inferring(self) -> float:
         return seconds_in(self.phases, "infer")
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Images that shared its run; 1 where it was not run."""
         return max((phase.batch for phase in self.phases), default=1)
@@ -67,4 +69,5 @@ def check_all(found: Sequence[object]) -> None:
     """Raise the first error among what was found of each image, saying of which image it is."""
     for index, one in enumerate(found):
         if isinstance(one, AnypoolError):
-            raise one if len(found) == 1 else one.of(f"image {index}")
+            # A copy: the traceback leads to whoever holds `found`, and so to the original.
+            raise copy(one) if len(found) == 1 else one.of(f"image {index}")

@@ -271,6 +271,7 @@ class Scheduler:
         finally:
             alarm.cancel()
             lane.forget(job.key)  # the client went away while the job still waited
+            del waiting  # holds the exception, whose traceback holds this frame
 
     def _start(self, loop: asyncio.AbstractEventLoop, lane: Lane) -> None:
         """Set free workers to work, as long as there is some that may run."""

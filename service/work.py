@@ -12,7 +12,7 @@ import numpy as np
 from service.batching import Batch
 from service.costs import Canvas, Costs
 from service.engine import OutOfMemory, Scores, Stop
-from service.errors import InferenceFailed
+from service.errors import AnypoolError, InferenceFailed
 from service.images import Pixels
 
 logger = logging.getLogger(__name__)
@@ -146,10 +146,7 @@ def perform(run: Run) -> Done:
     if isinstance(first, Inference):
         works = [m.work for m in run.members if isinstance(m.work, Inference)]
         return _decode_and_infer(first.engine, works, run.stop, run.batch.canvas)
-    try:
-        result: object = first()
-    except Exception as exc:  # travels to whoever waits for it
-        result = exc
+    result = _given(first)
     return Done([result], begun, time.monotonic() - begun)
 
 
@@ -180,6 +177,16 @@ def stopped(run: Run, member: Waiting, now: float) -> list[Phase]:
     return [queued, Phase(name, run.begun, now, len(run.members))]
 
 
+def _given(work: Callable[[], object]) -> object:
+    """What `work` gives, or raises: that travels to whoever waits for it."""
+    try:
+        return work()
+    except AnypoolError as exc:
+        return exc.bare()
+    except Exception as exc:  # nobody foresaw it: its traceback will be logged
+        return exc
+
+
 def _decode_and_infer(
     engine: Runs, works: list[Inference], stop: Stop, canvas: Canvas | None
 ) -> Done:
@@ -187,11 +194,8 @@ def _decode_and_infer(
     done = Done([], time.monotonic())
     for work in works:
         begun = time.monotonic()
-        try:
-            picture = work.picture
-            done.results.append(picture.decode() if isinstance(picture, Undecoded) else picture)
-        except Exception as exc:  # travels to whoever waits for it
-            done.results.append(exc)
+        picture = work.picture
+        done.results.append(_given(picture.decode) if isinstance(picture, Undecoded) else picture)
         done.decodes.append(begun)
         done.decoding.append(time.monotonic() - begun)
     ready = [
@@ -235,6 +239,4 @@ def _infer(
 def failed(exc: Exception) -> InferenceFailed:
     """What a client is told of a run that failed."""
     why = "memory ran out" if isinstance(exc, OutOfMemory) else "the log says why"
-    error = InferenceFailed(f"the network could not be run on this image: {why}")
-    error.__cause__ = exc
-    return error
+    return InferenceFailed(f"the network could not be run on this image: {why}")

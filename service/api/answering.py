@@ -10,7 +10,7 @@ from service.api.disconnect import unless_gone
 from service.classify import Options, Picture, Raster
 from service.engine import Engine
 from service.errors import AnypoolError
-from service.facts import Facts
+from service.facts import Facts, longest
 from service.outcome import Outcome
 
 
@@ -37,7 +37,7 @@ async def outcomes(
         parts.metrics.rejected(engine.card.name, exc, len(pictures))
         parts.statistics.refused(model, time.monotonic() - begun)
         raise
-    facts.outcomes = found
+    facts.outcomes, facts.longest = found, longest(found)
     for outcome in found:
         parts.metrics.image(engine.card.name, outcome)
     parts.statistics.answered(model, found, time.monotonic() - begun)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.api.findings import told
 from service.classify import Picture
 from service.errors import BadRequest, BodyTooLarge, RequestTimeout, TooManyImages
 from service.settings import MEGA
@@ -149,11 +150,9 @@ def _json(data: bytes, max_images: int) -> list[Picture]:
     try:
         request = ImagesRequest.model_validate_json(data)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
+        first = told(exc.errors(include_url=False, include_input=False)[:1])
         raise BadRequest(
-            f'JSON should be {{"images": [{{"name": "a.jpg", "data": "<base64>"}}]}}; '
-            f"{where or 'body'}: {first['msg']}"
+            f'JSON should be {{"images": [{{"name": "a.jpg", "data": "<base64>"}}]}}; {first}'
         ) from exc
     check_count(len(request.images), max_images)
     return [

@@ -25,6 +25,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if not working.done():
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
+        del working  # holds the exception, whose traceback holds this frame
 
 
 async def _left(request: Request) -> None:

@@ -6,7 +6,7 @@ import random
 import re
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,12 +52,13 @@ class Envelope:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                answered = MutableHeaders(scope=message)
-                answered["X-Request-Id"] = facts.request_id
-                for name, value in protective_headers(facts.path).items():
-                    answered.setdefault(name, value)
+                answered = list(message["headers"])
+                own = {name for name, _ in answered}
+                answered += [h for h in protective_headers(facts.path) if h[0] not in own]
+                answered.append((b"x-request-id", facts.request_id.encode()))
                 if self._parts.draining or not arrived or doubtful:  # this answer is the last one
-                    answered["Connection"] = "close"
+                    answered.append((b"connection", b"close"))
+                message["headers"] = answered
             await send(message)
 
         self._parts.active += 1
@@ -71,6 +72,7 @@ class Envelope:
         finally:
             self._parts.active -= 1
             self._tell(scope, headers, facts)
+            facts.outcomes = ()  # a connection that stays open keeps the scope of its last request
 
     def _tell(self, scope: Scope, headers: Headers, facts: Facts) -> None:
         """Count, trace and log a request that is over."""
@@ -82,9 +84,10 @@ class Envelope:
             return
         if self._parts.traces is not None:
             self._parts.traces.request(facts, headers, scope["scheme"])
-        logger.info(
-            "%s %s %d", facts.method, facts.path, facts.status, extra={"fields": facts.fields()}
-        )
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "%s %s %d", facts.method, facts.path, facts.status, extra={"fields": facts.fields()}
+            )
 
 
 def _facts(scope: Scope, headers: Headers) -> Facts:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from service.api.findings import told
 from service.api.protection import protective_headers
 from service.errors import AnypoolError, BadParameter, TryAgain, Unauthorized
 
@@ -77,8 +78,7 @@ async def _ours(request: Request, exc: Exception) -> JSONResponse:
 
 async def _parameters(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
-    wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors())
-    return draw(path_of(request.scope), BadParameter(wrong))
+    return draw(path_of(request.scope), BadParameter(told(exc.errors())))
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
@@ -102,5 +102,5 @@ async def _unforeseen(request: Request, exc: Exception) -> JSONResponse:
     logger.error("unforeseen error in %s %s", request.method, path, exc_info=exc)
     answer = draw(path, AnypoolError("an error that nobody foresaw; the service's log has it"))
     answer.headers["X-Request-Id"] = getattr(request.state, "request_id", "")
-    answer.headers.update(protective_headers(path))  # this answer passes by the envelope
+    answer.raw_headers.extend(protective_headers(path))  # this answer passes by the envelope
     return answer

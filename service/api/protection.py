@@ -1,5 +1,9 @@
 """Headers of every answer that tell browsers what not to do with it."""
 
+from collections.abc import Sequence
+
+Headers = Sequence[tuple[bytes, bytes]]  # as ASGI has them, names in lower case
+
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -17,6 +21,15 @@ _PAGES = {
 }
 
 
-def protective_headers(path: str) -> dict[str, str]:
-    """Names and values, for an answer to that path."""
-    return {**_ALWAYS, "Content-Security-Policy": _PAGES.get(path, _NOTHING)}
+def _encoded(policy: str) -> Headers:
+    named = {**_ALWAYS, "Content-Security-Policy": policy}
+    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+
+
+_API = _encoded(_NOTHING)
+_OF_PAGES = {path: _encoded(policy) for path, policy in _PAGES.items()}
+
+
+def protective_headers(path: str) -> Headers:
+    """Of an answer to that path."""
+    return _OF_PAGES.get(path, _API)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.api.body import check_count, check_values, from_base64
+from service.api.findings import told
 from service.api.schemas_v2 import InferRequest, InputTensor, Parameters, RequestedOutput
 from service.classify import Picture, Raster
 from service.errors import BadRequest
@@ -73,9 +74,8 @@ def read(
     try:
         request = InferRequest.model_validate_json(text)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise BadRequest(f"the request's JSON: {where or 'body'}: {first['msg']}") from exc
+        first = told(exc.errors(include_url=False, include_input=False)[:1])
+        raise BadRequest(f"the request's JSON: {first}") from exc
     raw = b"" if header_length is None else memoryview(body)[header_length:]
     pictures = _pictures(_only(request.inputs), raw, channels, max_images)
     return Inference(request.id, pictures, _wanted(request, outputs), request.parameters)

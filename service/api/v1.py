@@ -1,6 +1,5 @@
 """REST v1: classify images, list models."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -11,6 +10,7 @@ from service.api import body as bodies
 from service.api.answering import engine_of, outcomes
 from service.api.deps import Service, service
 from service.api.errors import problem, response
+from service.api.findings import told
 from service.api.openapi import CLASSIFIED, IMAGE_BODY, problems, query
 from service.api.schemas_v1 import (
     ClassifyAnswer,
@@ -23,7 +23,7 @@ from service.api.schemas_v1 import (
 from service.classify import Options
 from service.engine import Engine
 from service.errors import BadParameter
-from service.facts import longest
+from service.facts import Facts
 from service.heat import HeatMap
 from service.outcome import Outcome
 from service.settings import MEGA, Settings
@@ -44,7 +44,7 @@ Version = Annotated[
 ]
 
 
-async def _asked(request: Request) -> ClassifyQuery:
+def _asked(request: Request) -> ClassifyQuery:
     """The query. FastAPI could parse it, but takes longer for it than for the rest of a request."""
     asked = request.query_params.multi_items()
     values = dict(asked)
@@ -53,11 +53,8 @@ async def _asked(request: Request) -> ClassifyQuery:
     try:
         return ClassifyQuery.model_validate_strings(values)
     except ValidationError as exc:
-        wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in exc.errors(include_url=False))
-        raise BadParameter(wrong) from exc
+        raise BadParameter(told(exc.errors(include_url=False))) from exc
 
-
-Asked = Annotated[ClassifyQuery, Depends(_asked)]
 
 _QUERY = query()
 
@@ -76,23 +73,21 @@ def _documented(function: Any, path: str, summary: str, *statuses: int) -> None:
     )(function)
 
 
-async def classify(request: Request, parts: Parts, asked: Asked) -> JSONResponse:
+async def classify(request: Request) -> JSONResponse:
     """Classify images with the default model."""
-    return await _classify(request, parts, asked, None, None)
+    return await _classify(request, None, None)
 
 
-async def classify_with_model(
-    request: Request, parts: Parts, asked: Asked, name: ModelName
-) -> JSONResponse:
+async def classify_with_model(request: Request, name: ModelName) -> JSONResponse:
     """Classify images with the newest version of a model."""
-    return await _classify(request, parts, asked, name, None)
+    return await _classify(request, name, None)
 
 
 async def classify_with_version(
-    request: Request, parts: Parts, asked: Asked, name: ModelName, version: Version
+    request: Request, name: ModelName, version: Version
 ) -> JSONResponse:
     """Classify images with one version of a model."""
-    return await _classify(request, parts, asked, name, version)
+    return await _classify(request, name, version)
 
 
 _documented(classify, "/classify", "Classify images")
@@ -151,9 +146,9 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
     )
 
 
-async def _classify(
-    request: Request, parts: Service, asked: ClassifyQuery, name: str | None, version: str | None
-) -> JSONResponse:
+async def _classify(request: Request, name: str | None, version: str | None) -> JSONResponse:
+    # Not dependencies: FastAPI takes longer to hand them over than to parse the query.
+    parts, asked = await service(request), _asked(request)
     engine = engine_of(request, parts, name, version)
     options = _options(asked, engine)
     limits = parts.settings
@@ -170,7 +165,7 @@ async def _classify(
         "request_id": request.state.request_id,
         "results": [_result(outcome) for outcome in found],
     }
-    return JSONResponse(answer, headers={"Server-Timing": _timing(found)})
+    return JSONResponse(answer, headers={"Server-Timing": _timing(request.state.facts)})
 
 
 def _options(asked: ClassifyQuery, engine: Engine) -> Options:
@@ -238,9 +233,9 @@ def _map(heat_map: HeatMap) -> dict[str, Any]:
     return {**body, "array": heat_map.array}
 
 
-def _timing(outcomes: Sequence[Outcome]) -> str:
+def _timing(facts: Facts) -> str:
     """Server-Timing: the longest that any image of the request spent in each phase."""
-    phases = longest(outcomes).items()
+    phases = facts.longest.items()
     return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases)
 
 

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_a_canvas_is_one_shape_whatever_lies_on_it() -> None:
     assert value(metrics, "first_seen_shapes_total") == 1
     metrics.ran(batch(*[(64, 64)] * 4))  # the same shape in another session
     assert value(metrics, "first_seen_shapes_total") == 2
+
+
+def test_the_shapes_of_a_model_are_forgotten_with_it() -> None:
+    metrics, group = Metrics(), Group("unloaded", PLAIN)
+    left = weakref.ref(group)
+    for side in range(1, 10_101):
+        metrics.ran(batch((1, side), group=group))
+    del group
+    assert left() is None
+    metrics.ran(batch((8, 4)))
+    assert value(metrics, "first_seen_shapes_total") == 10_001
 
 
 def test_no_more_than_ten_thousand_shapes_are_remembered() -> None:
