@@ -50,7 +50,7 @@ def prometheus(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if PROMETHEUS is None:
         pytest.skip("there is no Prometheus here: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    with Server(store, "--max-images", "8") as server:
+    with Server(store, "--queue-megapixels", "0.3") as server:
         settings = load("prometheus/prometheus.yml")
         settings["global"]["scrape_interval"] = "1s"
         (job,) = settings["scrape_configs"]
@@ -78,7 +78,7 @@ def _wait_and_talk(client: httpx.Client, server: Server) -> None:
     seen: Any = []
     while not seen:
         assert time.monotonic() < give_up, "Prometheus has not seen the server's metrics grow"
-        for images in (1, 3, 9):  # nine are refused
+        for images in (1, 3, 9):  # nine exceed the queue
             files = [("files", ("x", photo("panda").data))] * images
             httpx.post(f"{server.url}/v1/classify", files=files, timeout=60)
         try:
