@@ -3,6 +3,8 @@
 # make bench    what the README claims, measured here: half an hour, with nothing else running
 # make fuzz     bad input of every kind for MINUTES=30, against real servers; what fails is kept as a test
 # make digits   train a CNN with each pooling, export and serve them all, count what they get right
+# make docker   build the image anypool:cpu, or with TARGET=gpu anypool:gpu; docker-test also runs it
+# make lint-docker   check what docker/ holds, without an engine
 # make zoo      export and verify the CNNs of torchvision and timm: 6 GB, hours, goes on where it was
 # EXTRA=gpu on a GPU host; PYTHON chooses the interpreter.
 
@@ -12,13 +14,16 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= efficientnet_lite0
 MINUTES ?= 5
+TARGET ?= cpu
+DOCKER ?= docker
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export ORT_DISABLE_TELEMETRY = 1
+export DOCKER_BUILDKIT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all lint types bench fuzz digits zoo clean
+.PHONY: help serve test test-all lint types bench fuzz digits docker docker-test lint-docker zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -47,7 +52,7 @@ test: lint types
 	$(BIN)/python -m pytest
 
 test-all: lint types
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not docker"
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -71,6 +76,25 @@ fuzz: .venv/dev.stamp artifacts/efficientnet_lite0 artifacts/seed_cnn
 digits: .venv/dev.stamp
 	$(BIN)/python -m tests.digits
 
+# DOCKER_BUILD: more options; DOCKER_NETWORK=host where the engine has no network of its own.
+docker: artifacts/$(MODEL)
+	$(DOCKER) build --file docker/Dockerfile --target $(TARGET) --tag anypool:$(TARGET) \
+	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) --build-arg MODEL=$(MODEL) \
+	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) $(DOCKER_BUILD) .
+
+docker-test: docker .venv/dev.stamp
+	IMAGE=anypool:$(TARGET) $(BIN)/python -m pytest -m docker \
+	  tests/docker/test_image.py $(wildcard tests/docker/test_image_$(TARGET).py)
+
+.venv-docker/stamp: docker/checkers.txt
+	$(PYTHON) -m venv .venv-docker
+	.venv-docker/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+lint-docker: .venv-docker/stamp
+	PATH="$(CURDIR)/.venv-docker/bin:$$PATH" docker/lint.sh
+
 .venv-zoo/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-zoo
 	grep -v '^torch==' constraints.txt > .venv-zoo/constraints.txt
@@ -84,4 +108,4 @@ zoo: .venv-zoo/stamp
 	.venv-zoo/bin/python -m tests.zoo $(ZOO)
 
 clean:
-	rm -rf .venv .venv-zoo artifacts build dist
+	rm -rf .venv .venv-docker .venv-zoo artifacts build dist

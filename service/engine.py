@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Card
+from service import cuda
 from service.costs import FREE, Canvas, Costs, Line, fit
 from service.external import Malformed, has_external_data
 from service.images import Pixels
@@ -108,6 +111,9 @@ class Scores:
 class Engine:
     """Runs one artifact; safe to call from several threads at once.
 
+    provider: what runs it, as ONNX Runtime calls it
+    fallback: why that is the CPU although the GPU build of ONNX Runtime is installed
+
     One session with one thread a run: callers bring the parallelism (one for each core), which on
     a CPU gives the best throughput and is the only arrangement that holds on a busy host.
     """
@@ -127,12 +133,10 @@ class Engine:
         canvases: shapes to pin: a session each, made for that shape alone
         """
         self.card = Card.load(folder / "card.json")
+        wanted, provider = provider, _usable(provider)
         self._plain = _session(folder / "model.onnx", provider)
         self.provider: str = self._plain.get_providers()[0]
-        if provider == "cuda" and self.provider != _CUDA:
-            raise EngineError("CUDA was asked for, but ONNX Runtime found no usable GPU")
-        if provider == "auto" and self.provider == _CPU and _CUDA in ort.get_available_providers():
-            logger.warning("no usable GPU was found: running on the CPU")
+        self.fallback = _why_not(wanted, self.provider)
         ragged, mixes = folder / "ragged.onnx", self.card.mixed.supported
         self._batching = batching
         self._ragged = _session(ragged, provider) if mixes and batching != "equal" else None
@@ -382,17 +386,44 @@ def _session(path: Path, provider: Provider, canvas: Canvas | None = None) -> or
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
     try:
-        return ort.InferenceSession(path, options, providers=_providers(provider))
-    except EngineError:
-        raise
+        session = ort.InferenceSession(path, options, providers=_providers(provider))
     except Exception as exc:  # ORT has no base class for its errors
         raise EngineError(f"ONNX Runtime cannot load {path}: {exc}") from exc
+    session.disable_fallback()  # to the CPU, in silence, when a run fails on the GPU
+    return session
+
+
+def _usable(wanted: Provider) -> Provider:
+    """What to ask of ONNX Runtime; raises EngineError when CUDA is wanted and cannot be had."""
+    if wanted == "cpu" or (wanted == "auto" and cuda.cuda_version() is None):
+        return "cpu"
+    if (problem := cuda.problem()) is None:
+        return "cuda"
+    if wanted == "cuda":
+        raise EngineError(f"CUDA was asked for: {problem}")
+    return "cpu"
+
+
+def _why_not(wanted: Provider, got: str) -> str | None:
+    """Why it is not the GPU, where it could be; raises EngineError when that was asked for."""
+    if wanted == "cpu" or got == _CUDA or cuda.cuda_version() is None:
+        return None
+    problem = cuda.problem() or "ONNX Runtime could not load CUDA; its own messages say why"
+    if wanted == "cuda":
+        raise EngineError(f"CUDA was asked for: {problem}")
+    logger.warning("no usable GPU, running on the CPU: %s", problem)
+    return problem
 
 
 def _providers(wanted: Provider) -> list[str]:
     if wanted == "cpu":
         return [_CPU]
-    available = ort.get_available_providers()
-    if wanted == "cuda" and _CUDA not in available:
-        raise EngineError("CUDA was asked for; it needs the extra gpu: pip install 'anypool[gpu]'")
-    return [p for p in (_CUDA, _CPU) if p in available]
+    _preload()
+    return [_CUDA, _CPU]
+
+
+@cache
+def _preload() -> None:
+    """Load NVIDIA's libraries from their Python packages, where ONNX Runtime finds none itself."""
+    with redirect_stdout(sys.stderr):  # where it prints what it lacks
+        ort.preload_dlls()

@@ -159,10 +159,17 @@ class _Models(Collector):
     def collect(self) -> Iterator[Metric]:
         labels = ("model", "version", "provider")
         models = GaugeMetricFamily("anypool_model_info", "1 for each loaded model", labels=labels)
+        fallen = 0
         for engine in self._engines:
             card = engine.card
             models.add_metric([card.name, str(card.version), engine.provider], 1)
+            fallen += engine.fallback is not None
         yield models
+        yield GaugeMetricFamily(
+            "anypool_fallback_models",
+            "Loaded models that run on the CPU, though the GPU build is installed",
+            value=fallen,
+        )
 
 
 def _kind(batch: Batch) -> str:

@@ -44,7 +44,7 @@ _LOADING: JsonDict = {
 
 
 class Readiness(BaseModel):
-    """Whether images can be classified; `detail` says why not."""
+    """Whether images can be classified; `detail` says why not, or why not on the GPU."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_READY, _LOADING]})
 
@@ -84,6 +84,8 @@ async def readyz(parts: Parts) -> Response:
         for engine in parts.store
     ]
     body: dict[str, Any] = {"status": "ready", "models": models}
+    if fallbacks := {engine.fallback for engine in parts.store if engine.fallback}:
+        body["detail"] = f"on the CPU: {'; '.join(sorted(fallbacks))}"
     try:
         parts.ensure_ready()
     except Unavailable as exc:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.card import Card, CardError
+from service import cuda
 from service.folders import StoreError, check_inside, default_model, find, read_canvases
 from service.keys import KeysError, read_keys
 from service.settings import PREFIX, Settings
@@ -49,6 +50,9 @@ def run(options: argparse.Namespace) -> int:
         print("anypool serve: --otel-endpoint: traces need OpenTelemetry. "
               "Run: pip install 'anypool[otel]'", file=sys.stderr)  # fmt: skip
         return 2
+    if settings.provider == "cuda" and (problem := cuda.problem()) is not None:
+        print(f"anypool serve: --provider cuda: {problem}", file=sys.stderr)
+        return 1
     try:
         _check(settings)
         if settings.api_keys_file is not None:

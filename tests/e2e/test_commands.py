@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import httpx
+import pytest
 
+from service import cuda
 from tests.conftest import PHOTOS, anypool, photo
 
 
@@ -75,3 +77,10 @@ def test_unknown_commands_and_missing_arguments_end_with_2() -> None:
     assert anypool("frobnicate").returncode == 2
     assert anypool("classify").returncode == 2
     assert anypool().returncode == 2
+
+
+@pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU")
+def test_serve_ends_with_one_line_where_cuda_was_asked_for_in_vain(store: Path) -> None:
+    done = anypool("serve", "--provider", "cuda", "--port", "0", "--artifacts", store)
+    assert done.returncode == 1
+    assert done.stderr == f"anypool serve: --provider cuda: {cuda.problem()}\n"

@@ -266,6 +266,15 @@ def test_models_are_named_with_what_runs_them_as_long_as_they_are_loaded(store: 
     assert b"seed_cnn" not in metrics.text()
 
 
+def test_models_that_are_not_on_the_gpu_are_counted(store: Path) -> None:
+    metrics = Metrics()
+    engines = [Engine(store / "seed_cnn" / "1", "cpu"), Engine(store / "seed_cnn" / "1", "cpu")]
+    metrics.watch_models(engines)
+    assert value(metrics, "fallback_models") == 0
+    engines[1].fallback = "no GPU"
+    assert value(metrics, "fallback_models") == 1
+
+
 def test_the_build_is_named() -> None:
     (build,) = [family for family in Metrics().registry.collect() if "build" in family.name]
     (sample,) = build.samples
