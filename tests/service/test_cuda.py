@@ -1,10 +1,16 @@
 """What is said of GPUs that cannot be used."""
 
+import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from service import cuda
+from service.api.deps import Service
+from service.api.ops import readyz
 from service.engine import Engine
 
 
@@ -51,3 +57,14 @@ def test_without_the_gpu_build_it_is_named() -> None:
 @pytest.mark.skipif(cuda.cuda_version() is not None, reason="the GPU build is installed")
 def test_the_cpu_build_on_the_cpu_is_no_fallback(store: Path) -> None:
     assert Engine(store / "seed_cnn" / "1", "auto").fallback is None
+
+
+def test_readiness_says_why_a_model_is_not_on_the_gpu(store: Path) -> None:
+    engines = [Engine(store / "seed_cnn" / "1", "cpu"), Engine(store / "seed_cnn" / "1", "cpu")]
+    parts = cast(Service, SimpleNamespace(store=engines, ensure_ready=lambda: None))
+    assert "detail" not in json.loads(bytes(asyncio.run(readyz(parts)).body))
+    engines[1].fallback = "there is no driver"
+    assert (
+        json.loads(bytes(asyncio.run(readyz(parts)).body))["detail"]
+        == "on the CPU: there is no driver"
+    )
