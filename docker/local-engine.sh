@@ -6,7 +6,7 @@
 # It touches neither the network's set-up nor another engine: containers share the host's network.
 # Where PYTHON_IMAGE cannot be pulled, a stand-in is made of Debian's own packages. Proxies with a
 # certificate of their own work: the host's certificates and pip's index are given as secrets.
-# KEEP=1 leaves images and base for the next time, in LOCAL_ENGINE.
+# Exit code 69: no engine can run here. KEEP=1 leaves images and base for the next time, in LOCAL_ENGINE.
 set -euo pipefail
 
 PYTHON_IMAGE=${PYTHON_IMAGE:-python:3.11-slim-bookworm}
@@ -81,8 +81,8 @@ secrets() {
 mkdir -p "$home"
 trap stop EXIT
 trap 'exit 130' INT TERM
-start
-base
+start || exit 69
+base || exit 69
 export PYTHON_IMAGE DOCKER_NETWORK=host
 DOCKER_BUILD="${DOCKER_BUILD:-} --network host $(secrets)"
 export DOCKER_BUILD
