@@ -39,6 +39,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Comparison]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", EPOCHS)
 def test_the_service_is_right_as_often_as_torch_and_that_is_often(
     pool: str, compared: dict[str, Comparison]
@@ -51,6 +52,7 @@ def test_the_service_is_right_as_often_as_torch_and_that_is_often(
         assert answers.right(digits) > 0.8 * len(digits)
 
 
+@pytest.mark.slow
 def test_the_stock_exporter_is_wrong_or_fails_where_cells_depend_on_the_size(
     compared: dict[str, Comparison],
 ) -> None:
@@ -61,6 +63,7 @@ def test_the_stock_exporter_is_wrong_or_fails_where_cells_depend_on_the_size(
         assert outcome == "fails" or outcome.startswith("wrong: ")
 
 
+@pytest.mark.slow
 def test_the_table_has_three_rows_for_each_pooling(compared: dict[str, Comparison]) -> None:
     lines = markdown(list(compared.values())).splitlines()
     assert lines[0] == "| pooling | correct, % | 28×28 | 33×40 | 48×37 |"

@@ -94,6 +94,7 @@ def ask(client: httpx.Client, query: str) -> Any:
     return answer["data"]["result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_query_finds_something(prometheus: httpx.Client, query: str) -> None:
     for name, value in {"$instance": ".*", "$__rate_interval": "1m"}.items():
@@ -103,6 +104,7 @@ def test_every_query_finds_something(prometheus: httpx.Client, query: str) -> No
     assert all(float(row["value"][1]) >= 0 for row in found)  # NaN is not
 
 
+@pytest.mark.slow
 def test_the_instances_to_choose_from_are_found(prometheus: httpx.Client) -> None:
     (variable,) = DASHBOARD["templating"]["list"]
     series, label = re.fullmatch(

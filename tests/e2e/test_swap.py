@@ -107,6 +107,7 @@ def in_metrics(url: str) -> set[int]:
     return {int(version) for version in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["auto", "mixed"])
 def test_no_request_fails_while_versions_come_and_go(
     store: Path, tmp_path: Path, batching: str

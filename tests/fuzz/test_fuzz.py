@@ -39,6 +39,7 @@ def test_what_failed_once_fails_no_more(tight: Driver, roomy: Driver, path: Path
         assert finding is None, finding.why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_input_gets_the_answer_promised_and_does_no_harm(tight: Driver, kind: str) -> None:
     @settings(
