@@ -32,11 +32,6 @@ def problem(error: AnypoolError) -> dict[str, Any]:
     }
 
 
-def response(error: AnypoolError) -> JSONResponse:
-    """An error as an answer of its own, to a request of REST v1."""
-    return draw("/v1/", error)
-
-
 def draw(request_path: str, error: AnypoolError) -> JSONResponse:
     """An error as an answer of its own, as the protocol of that path wants it."""
     return _drawn(request_path, problem(error), _headers(error))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from service.api import body as bodies
 from service.api.answering import engine_of, outcomes
 from service.api.deps import Service, service
-from service.api.errors import problem, response
+from service.api.errors import draw, path_of, problem
 from service.api.findings import told
 from service.api.openapi import CLASSIFIED, IMAGE_BODY, problems, query
 from service.api.schemas_v1 import (
@@ -158,7 +158,7 @@ async def _classify(request: Request, name: str | None, version: str | None) -> 
     found = await outcomes(request, parts, engine, body.pictures, options)
     error = found[0].error
     if body.single and error is not None:
-        return response(error)
+        return draw(path_of(request.scope), error)
     answer = {
         "model": engine.card.name,
         "version": str(engine.card.version),

@@ -189,6 +189,14 @@ async def infer(request: Request, parts: Parts, engine: Asked) -> Response:
     )
 
 
+def _change(action: str) -> Callable[[Handler], Handler]:
+    """Register a route that changes what is served."""
+    return _route(
+        f"/repository/models/{{name}}/{action}", action, 400, 401, 403, 404, 408, 413, 503,
+        method="POST", openapi_extra=_PARAMETERS_BODY,
+    )  # fmt: skip
+
+
 @_route(
     "/repository/index", "repository_index", 400, 401, 408, 413, 503, method="POST",
     openapi_extra=_PARAMETERS_BODY,
@@ -203,10 +211,7 @@ async def index(request: Request, parts: Parts) -> list[dict[str, str]]:
     ]
 
 
-@_route(
-    "/repository/models/{name}/load", "load", 400, 401, 403, 404, 408, 413, 503, method="POST",
-    openapi_extra=_PARAMETERS_BODY,
-)  # fmt: skip
+@_change("load")
 async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     """Load what is new or changed of a model in the store, beside what is served, and switch."""
     parts.ensure_ready()
@@ -221,10 +226,7 @@ async def load(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     return {}
 
 
-@_route(
-    "/repository/models/{name}/unload", "unload", 400, 401, 403, 404, 408, 413, 503, method="POST",
-    openapi_extra=_PARAMETERS_BODY,
-)  # fmt: skip
+@_change("unload")
 async def unload(request: Request, parts: Parts, name: Name) -> dict[str, str]:
     """Take a model out of service; what is under way is answered first."""
     parts.ensure_ready()
