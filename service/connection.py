@@ -8,6 +8,7 @@ client and `curl --http2` do.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ class Connection(H11Protocol):
         self._answer_timeout_s = config.answer_timeout_s
         self._answer_alarm: asyncio.TimerHandle | None = None
         self._max_connections = config.max_connections
-        self._idle_since = self.loop.time()
+        self._idle_since = time.monotonic()  # uvloop counts whole milliseconds
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Transport(transport, self._unread))  # type: ignore[arg-type]
@@ -127,7 +128,7 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
+        self._idle_since = time.monotonic()  # uvloop counts whole milliseconds
         super().on_response_complete()
         self._watch_header()
 
