@@ -26,7 +26,7 @@ from service.api.gate import Gate
 from service.classify import Classifier
 from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
-from service.keys import load_keys
+from service.keys import Keys, load_keys
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
@@ -34,8 +34,8 @@ from service.settings import MEGA, Settings
 from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
-from service.trial import NOTE
 from service.version import version
+from service.workers import Place, share, take_place
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
+_LOOK_S = 0.02
 _HANG_S = 3.0  # for a run that was told to stop; then the process is replaced
 _HUNG = 70  # exit code
 _IDLE_S = 5.0  # without work; then memory that large images took is given back
@@ -74,7 +75,7 @@ def create_scheduler(settings: Settings, observer: Observer | None = None) -> Sc
     return Scheduler(settings.cores, limits, observer)
 
 
-def create_store(settings: Settings) -> Store:
+def create_store(settings: Settings, place: Place | None = None) -> Store:
     """The artifacts and how to run them, as `settings` say; raises StoreError."""
     canvases = None
     if settings.canvases is not None:
@@ -87,8 +88,15 @@ def create_store(settings: Settings) -> Store:
         canvases=canvases,
         verify=settings.verify,
         trial=True,
-        note=os.environ.get(NOTE),
+        note=None if place is None else place.note,
     )
+
+
+def create_keys(settings: Settings, place: Place | None = None) -> Keys | None:
+    """Whose keys are let in, None for everybody; raises KeysError."""
+    if settings.api_keys_file is None:
+        return None
+    return load_keys(settings.api_keys_file, None if place is None else place.number)
 
 
 def create_traces(settings: Settings) -> "Traces | None":
@@ -100,13 +108,23 @@ def create_traces(settings: Settings) -> "Traces | None":
     return Traces(settings.otel_endpoint)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application; without `settings` they come from the environment (ANYPOOL_*)."""
+def create_worker() -> FastAPI:
+    """The application of one worker process, as the supervisor starts it."""
+    settings, place = Settings(), take_place()
+    return create_app(share(settings, place.index), place)
+
+
+def create_app(settings: Settings | None = None, place: Place | None = None) -> FastAPI:
+    """The application; without `settings` they come from the environment (ANYPOOL_*).
+
+    place: of this process under the supervisor
+    """
     settings = settings or Settings()
-    metrics = Metrics()
+    among = place if settings.workers > 1 else None  # others
+    metrics = Metrics(among)
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)
-    store = create_store(settings)
+    store = create_store(settings, place)
     metrics.watch_models(store)
     bodies = Shares(settings.bodies_bytes)
     metrics.watch_bodies(bodies)
@@ -116,11 +134,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         scheduler=scheduler,
         classifier=create_classifier(settings, scheduler),
         metrics=metrics,
-        statistics=Statistics(),
+        statistics=Statistics(among),
         traces=create_traces(settings),
         bodies=bodies,
-        keys=None if settings.api_keys_file is None else load_keys(settings.api_keys_file),
+        keys=create_keys(settings, among),
+        place=place,
     )
+    metrics.watch_readiness(parts.is_ready)
     app = FastAPI(
         title="anypool",
         summary="Classify images of any resolution; batches of mixed sizes answer exactly.",
@@ -173,11 +193,15 @@ def _cors(origins: list[str]) -> dict[str, Any]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Service = app.state.service
     loading = asyncio.create_task(_load(parts))
-    watches = [_end_with_parent(), _end_hung(parts), _tidy_when_idle(parts)]
+    watches = [_end_with_parent(parts.place), _end_hung(parts), _tidy_when_idle(parts)]
+    if parts.settings.workers > 1:
+        watches.append(_publish(parts))
     if parts.settings.watch_s:
         watches.append(_follow_the_disk(parts))
     watching = [asyncio.create_task(watch) for watch in watches]
     _drain_on_signal(parts)
+    if parts.place is not None and not parts.place.first:
+        await _ready(parts)
     try:
         yield
     finally:
@@ -186,6 +210,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         parts.scheduler.close()
         parts.close_store()
+        parts.statistics.publish()
+        parts.metrics.close()
         await _send_traces(parts)
 
 
@@ -208,6 +234,24 @@ async def _load(parts: Service) -> None:
     logger.info("ready")
 
 
+async def _ready(parts: Service) -> None:
+    """Return when images can be classified: until then the other workers take all requests."""
+    while not (parts.is_ready() or parts.draining):
+        await asyncio.sleep(_LOOK_S)
+        if parts.problem is not None:
+            parts.problem = None
+            await asyncio.sleep(_WATCH_S)
+            await _load(parts)
+
+
+async def _publish(parts: Service) -> None:
+    """Keep the other workers posted: whoever is asked answers for all."""
+    while True:
+        parts.metrics.refresh()
+        parts.statistics.publish()
+        await asyncio.sleep(_WATCH_S)
+
+
 async def _follow_the_disk(parts: Service) -> None:
     while True:
         await asyncio.sleep(parts.settings.watch_s)
@@ -219,12 +263,14 @@ async def _follow_the_disk(parts: Service) -> None:
             logger.exception("the store could not be looked at")
 
 
-async def _end_with_parent() -> None:
+async def _end_with_parent(place: Place | None) -> None:
     """Stop this worker when its supervisor is gone: nobody would ever stop it."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_WATCH_S)
     logger.warning("the supervisor is gone; stopping")
+    if place is not None:
+        place.remove()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -250,7 +296,8 @@ def _drain_on_signal(parts: Service) -> None:
     """On SIGTERM and SIGINT first finish what was accepted, then let the server stop.
 
     While draining the server still listens, so that new requests get a clear 503 instead of a
-    connection that nobody answers. A second signal stops at once.
+    connection that nobody answers. A second signal stops at once. A worker that is to be replaced
+    stops listening at once: the others take what comes.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # an embedded app, a test client: signals are not ours
@@ -268,7 +315,8 @@ def _on_signal(
     signum: int,
     frame: FrameType | None,
 ) -> None:
-    if parts.draining:
+    replaced = signum == signal.SIGTERM and parts.place is not None and not parts.place.ends
+    if parts.draining or replaced:
         stop(signum, frame)
     else:
         parts.draining = True

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import logging
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from service.budget import Budget
 from service.settings import MEGA
+from service.workers import Number
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +72,12 @@ class KeyEntry(BaseModel):
             return bytes.fromhex(self.sha256 or "")
         return _digest(self.key.get_secret_value())
 
-    def client(self) -> Client:
-        """Its holder, with a full budget."""
+    def client(self, spent: Number) -> Client:
+        """Its holder; what of the budget is spent is kept in `spent`."""
         budget = None
         if self.megapixels_per_s is not None:
             burst = self.burst_megapixels or _BURST_S * self.megapixels_per_s
-            budget = Budget(self.megapixels_per_s * MEGA, burst * MEGA)
+            budget = Budget(self.megapixels_per_s * MEGA, burst * MEGA, full_at=spent)
         return Client(self.name, self.admin, budget)
 
 
@@ -101,8 +102,14 @@ class KeysFile(BaseModel):
 class Keys:
     """Every key there is."""
 
-    def __init__(self, entries: Sequence[KeyEntry]) -> None:
-        self._clients = [(entry.digest, entry.client()) for entry in entries]
+    def __init__(
+        self, entries: Sequence[KeyEntry], number: Callable[[str], Number] | None = None
+    ) -> None:
+        """number: by name, what all workers share; without it this process is alone."""
+        self._clients = [
+            (entry.digest, entry.client(Number() if number is None else number(entry.name)))
+            for entry in entries
+        ]
 
     def find(self, sent: str) -> Client | None:
         """Who holds the key that was sent, if anybody does.
@@ -131,13 +138,16 @@ def read_keys(path: Path) -> KeysFile:
         raise KeysError(f"{path}: {said}") from None  # the cause would show what is in the file
 
 
-def load_keys(path: Path) -> Keys:
-    """The keys of a file; raises KeysError. Warns when others on the machine may read them."""
+def load_keys(path: Path, number: Callable[[str], Number] | None = None) -> Keys:
+    """The keys of a file; raises KeysError. Warns when others on the machine may read them.
+
+    number: see Keys
+    """
     file = read_keys(path)
     plain = any(entry.key is not None for entry in file.keys)
     if plain and path.stat().st_mode & stat.S_IROTH:
         logger.warning("%s holds keys and everybody here may read it: chmod o-r", path)
-    return Keys(file.keys)
+    return Keys(file.keys, number)
 
 
 def _said(error: ErrorDetails) -> str:

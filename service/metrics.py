@@ -1,7 +1,8 @@
 """Counters for Prometheus, in a registry of their own."""
 
+import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
+    multiprocess,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,6 +27,7 @@ from service.resize import Size
 from service.scheduler import Scheduler
 from service.shares import Shares
 from service.version import version
+from service.workers import Place
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -39,10 +42,25 @@ _SHAPES = 10_000  # of a model that are remembered while it is loaded, to count 
 class Metrics:
     """What happened, by model, outcome and phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        """place: of this process among several workers, whose metrics are shown as one."""
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        build = self._gauge("build_info", "1, for these versions", *_BUILD)
+        self._shown = self.registry
+        self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        if place is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            self._shown = CollectorRegistry()
+            multiprocess.MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
+            if place.before is not None:
+                _forget(place.before)
+        build = Gauge(
+            "anypool_build_info",
+            "1, for these versions",
+            _BUILD,
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         build.labels(version(), onnxruntime.__version__, platform.python_version()).set(1)
         self._shapes: WeakKeyDictionary[Group, set[tuple[object, ...]]] = WeakKeyDictionary()
         # Labels are looked up once: that takes longer than to count.
@@ -80,24 +98,30 @@ class Metrics:
         )
 
     def watch(self, scheduler: Scheduler) -> None:
-        """Show how the scheduler stands, whenever the metrics are read."""
-        self._gauge("admitted_pixels", "Network pixels admitted and not answered yet").set_function(
-            lambda: scheduler.admitted_pixels
+        """Show how the scheduler stands."""
+        self._gauge(
+            "admitted_pixels",
+            "Network pixels admitted and not answered yet",
+            lambda: scheduler.admitted_pixels,
         )
         self._gauge(
-            "backlog_seconds", "Predicted work admitted and not answered yet, on one worker"
-        ).set_function(lambda: scheduler.backlog_seconds)
-        self._gauge("workers_lost", "Workers that hang").set_function(lambda: scheduler.lost)
+            "backlog_seconds",
+            "Predicted work admitted and not answered yet, on one worker",
+            lambda: scheduler.backlog_seconds,
+        )
+        self._gauge("workers_lost", "Worker threads that hang", lambda: scheduler.lost)
 
     def watch_models(self, engines: Iterable[Engine]) -> None:
-        """Show which models can be used, whenever the metrics are read."""
-        self.registry.register(_Models(engines))
+        """Show which models can be used; of several workers, those of the one that is asked."""
+        self._shown.register(_Models(engines))
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """Show how many workers can classify."""
+        self._gauge("processes_ready", "Worker processes that are ready", ready)
 
     def watch_bodies(self, bodies: Shares) -> None:
-        """Show what is held of bodies, whenever the metrics are read."""
-        self._gauge("body_bytes", "Bytes of requests that are not answered yet").set_function(
-            lambda: bodies.used
-        )
+        """Show what is held of bodies."""
+        self._gauge("body_bytes", "Bytes of requests not answered yet", lambda: bodies.used)
 
     def request(self, route: str, status: int) -> None:
         """Count one answer."""
@@ -133,9 +157,20 @@ class Metrics:
             seen.add(shape)
             self._first_seen.inc()
 
+    def refresh(self) -> None:
+        """Note how things stand, for whoever reads the metrics, here or through another worker."""
+        for gauge, value in self._gauges:
+            gauge.set(value())
+
+    def close(self) -> None:
+        """What stands now ends with this process; what was counted stays."""
+        if self._shown is not self.registry:
+            _forget(os.getpid())
+
     def text(self) -> bytes:
-        """The Prometheus exposition."""
-        return generate_latest(self.registry)
+        """The Prometheus exposition; of several workers, of all together."""
+        self.refresh()
+        return generate_latest(self._shown)
 
     def _observe(self, model: str, outcome: Outcome, result: Result) -> None:
         sent, used = _pixel_class(result.source), _pixel_class(result.used)
@@ -146,8 +181,9 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"anypool_{name}", text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"anypool_{name}", text, labels, registry=self.registry)
+    def _gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        gauge = Gauge(f"anypool_{name}", text, registry=self.registry, multiprocess_mode="livesum")
+        self._gauges.append((gauge, value))
 
 
 class _Models(Collector):
@@ -170,6 +206,11 @@ class _Models(Collector):
             "Loaded models that run on the CPU, though the GPU build is installed",
             value=fallen,
         )
+
+
+def _forget(pid: int) -> None:
+    """Drop the gauges of a worker that is gone."""
+    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _kind(batch: Batch) -> str:

@@ -65,6 +65,12 @@ class Settings(BaseSettings):
         ge=1,
         description="threads for decoding and inference (default: cores granted by the cgroup)",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="worker processes; cores, memory_mb, queue_megapixels and bodies_mb are shared "
+        "out between them",
+    )
     memory_mb: int = Field(
         default_factory=granted_memory_mb,
         ge=1,
@@ -162,6 +168,31 @@ class Settings(BaseSettings):
         description="proxies, by address or network and separated by commas, whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; * for all",
     )
+
+    @field_validator("workers")
+    @classmethod
+    def _each_has_a_core(cls, value: int, info: ValidationInfo) -> int:
+        cores = info.data.get("cores", value)
+        if value > cores:
+            raise ValueError(f"there are {cores} cores, and each worker needs one of its own")
+        return value
+
+    @field_validator("queue_megapixels")
+    @classmethod
+    def _every_image_fits(cls, value: float, info: ValidationInfo) -> float:
+        workers, largest = info.data.get("workers", 1), info.data.get("max_megapixels", 0)
+        if workers > 1 and value / workers < largest:
+            raise ValueError(
+                f"each of {workers} workers would hold less than an image of {largest:g} megapixels"
+            )
+        return value
+
+    @field_validator("control_access")
+    @classmethod
+    def _reaches_every_worker(cls, value: str, info: ValidationInfo) -> str:
+        if value != "closed" and info.data.get("workers", 1) > 1:
+            raise ValueError("loading and unloading reach one worker; with several use watch_s")
+        return value
 
     @field_validator("metrics_access", "control_access")
     @classmethod

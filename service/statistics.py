@@ -2,12 +2,16 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import TypeAdapter
+
 from service.outcome import Outcome
+from service.workers import Place
 
 Key = tuple[str, int]  # a model's name and version
+_NAME = "statistics"
 
 
 @dataclass(slots=True)
@@ -21,6 +25,11 @@ class Duration:
         """Count one."""
         self.count += 1
         self.seconds += seconds
+
+    def merge(self, other: "Duration") -> None:
+        """Count what another has counted."""
+        self.count += other.count
+        self.seconds += other.seconds
 
 
 @dataclass(slots=True)
@@ -45,16 +54,55 @@ class Record:
         """Runs of the network."""
         return round(sum(images.count / n for n, images in self.runs.items()))
 
+    def merge(self, other: "Record") -> None:
+        """Count what another has counted."""
+        for name in ("success", "fail", "queue", "decode", "infer", "answer"):
+            getattr(self, name).merge(getattr(other, name))
+        self.images += other.images
+        for n, duration in other.runs.items():
+            self.runs[n].merge(duration)
+        self.last = max(self.last, other.last)
+
+
+_RECORDS = TypeAdapter(list[tuple[Key, Record]])
+
 
 class Statistics:
     """A record of each model version, since the service began."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        """place: of this process among several workers, whose records are shown as one."""
         self._records: dict[Key, Record] = defaultdict(Record)
+        self._place = place
+        if place is not None:  # go on where the worker before this one stopped
+            self._merge(place.published(_NAME).get(place.index, "[]"), self._records)
 
     def of(self, name: str, version: int) -> Record:
-        """The record of a model version; all zeros if nothing was asked of it."""
-        return self._records[name, version]
+        """The record of a model version; all zeros if nothing was asked of it.
+
+        What other workers counted is there as of their last `publish`.
+        """
+        found: dict[Key, Record] = defaultdict(Record)
+        for text in self._others():
+            self._merge(text, found)
+        found[name, version].merge(self._records[name, version])
+        return found[name, version]
+
+    def publish(self) -> None:
+        """Show the other workers what this one has counted."""
+        if self._place is not None:
+            self._place.publish(_NAME, _RECORDS.dump_json(list(self._records.items())).decode())
+
+    def _others(self) -> Iterator[str]:
+        if self._place is not None:
+            for index, text in self._place.published(_NAME).items():
+                if index != self._place.index:
+                    yield text
+
+    @staticmethod
+    def _merge(text: str, records: dict[Key, Record]) -> None:
+        for key, record in _RECORDS.validate_json(text):
+            records[key].merge(record)
 
     def answered(self, model: Key, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Note a request of that length and what became of its images."""

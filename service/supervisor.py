@@ -1,4 +1,4 @@
-"""The parent process: holds the socket, starts the worker, replaces it when it dies.
+"""The parent process: holds the socket, starts the workers, replaces one that dies.
 
 It never imports ONNX Runtime or Pillow: those can die of a bad model or file (SIGFPE, SIGSEGV),
 and somebody must be left. uvicorn's own supervisor does the work.
@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from service.connection import ConnectionConfig
 from service.logs import configuration, configure
 from service.settings import Settings
-from service.trial import NOTE
+from service.workers import Folder, shared_folder
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +26,15 @@ _GRACE_S = 5  # after the drain, before a worker that will not end is killed
 class Supervisor(Multiprocess):
     """uvicorn's supervisor, which also refuses new connections and never waits for ever."""
 
-    def __init__(self, config: Config, sockets: list[socket.socket], drain_s: float) -> None:
+    def __init__(
+        self, config: Config, sockets: list[socket.socket], drain_s: float, folder: Folder
+    ) -> None:
         super().__init__(config, sockets)
         self._drain_s = drain_s
-        self._note = os.memfd_create("loading")  # in memory, and outlives the workers
-        os.environ[NOTE] = f"/proc/{os.getpid()}/fd/{self._note}"
+        self._folder = folder
 
     def terminate_all(self) -> None:
+        self._folder.end()
         for held in self.sockets:  # else the kernel queues connections that nobody will answer
             held.close()
         super().terminate_all()
@@ -53,10 +55,11 @@ def serve(settings: Settings) -> int:
     Raises OSError when the address is taken.
     """
     configure(settings.log_level, settings.log_format)
-    os.environ.update(settings.environment())  # the worker reads them
+    os.environ.update(settings.environment())  # the workers read them
     config = ConnectionConfig(
-        "service.app:create_app",
+        "service.app:create_worker",
         factory=True,
+        workers=settings.workers,
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
@@ -78,7 +81,8 @@ def serve(settings: Settings) -> int:
     shown = f"[{host}]" if ":" in host else host
     logger.info("listening on http://%s:%d", shown, port)
     logger.info("try: curl --data-binary @photo.jpg http://%s:%d/v1/classify", shown, port)
-    Supervisor(config, [held], settings.drain_s).run()
+    with shared_folder(settings.workers) as folder:
+        Supervisor(config, [held], settings.drain_s, folder).run()
     return 0
 
 

@@ -12,8 +12,6 @@ from time import monotonic
 
 from service.folders import StoreError
 
-# Where a worker finds what the one before it was loading when it died, and notes what it loads.
-NOTE = "ANYPOOL_LOADING_NOTE"
 _AT_MOST_S, _LOOK_S = 600, 0.1
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -47,7 +45,8 @@ class Note:
     """Tells the next worker what this one was loading, should it die of it."""
 
     def __init__(self, path: str | None) -> None:
-        """path: a file that outlives this process; without it nothing is noted."""
+        """path: a file that outlives this process, and need not be there yet; without it nothing
+        is noted."""
         self._path = path
         self.suspect = ""
         with suppress(OSError):

@@ -57,6 +57,7 @@ def metrics() -> list[str]:
         found.watch(scheduler)
         found.watch_models([])
         found.watch_bodies(Shares(1))
+        found.watch_readiness(bool)
         names = re.findall(r"^# TYPE (anypool_\w+) ", found.text().decode(), re.MULTILINE)
     return [name for name in names if not name.endswith("_created")]
 

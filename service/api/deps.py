@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 
 from service.classify import Classifier
-from service.errors import Draining, NotReady
+from service.errors import Draining, NotReady, Unavailable
 from service.keys import Client, Keys
 from service.metrics import Metrics
 from service.scheduler import Scheduler
@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
+from service.workers import Place
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -35,6 +36,7 @@ class Service:
     statistics: Statistics
     bodies: Shares  # encoded bytes of requests that are not answered yet
     keys: Keys | None = None  # None: whoever asks is answered
+    place: Place | None = None  # under a supervisor
     traces: "Traces | None" = None
     active: int = 0  # requests being answered
     draining: bool = False
@@ -58,6 +60,14 @@ class Service:
         """Give up what is being loaded, and what waits to be."""
         self.store.close()
         self._changing.shutdown(wait=False, cancel_futures=True)
+
+    def is_ready(self) -> bool:
+        """Whether images can be classified now."""
+        try:
+            self.ensure_ready()
+        except Unavailable:
+            return False
+        return True
 
     def ensure_ready(self) -> None:
         """Raise Draining or NotReady unless images can be classified now."""

@@ -24,6 +24,7 @@ from service.logs import configuration, configure
 from service.settings import Settings
 from service.store import Store
 from service.supervisor import Supervisor
+from service.workers import shared_folder
 
 FLAG = "HANGS_ONCE"
 
@@ -82,7 +83,8 @@ def main() -> None:
     held = socket.create_server(("127.0.0.1", 0))
     held.set_inheritable(True)
     logger.info("listening on http://127.0.0.1:%d", held.getsockname()[1])
-    Supervisor(config, [held], settings.drain_s).run()
+    with shared_folder(settings.workers) as folder:
+        Supervisor(config, [held], settings.drain_s, folder).run()
 
 
 if __name__ == "__main__":

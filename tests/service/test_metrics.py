@@ -52,6 +52,7 @@ def took(decode: float, queue: float, infer: float) -> list[Phase]:
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     """A sample's value; 0 where there is none."""
+    metrics.refresh()
     return metrics.registry.get_sample_value(f"anypool_{name}", labels) or 0.0
 
 
