@@ -25,16 +25,19 @@ def locust(host: str, out: str, *arguments: str, steps: bool = False) -> list[st
     named = ",".join(str(HERE / file) for file in files)
     return [
         sys.executable, "-P", "-m", "locust", "-f", named, "--headless",
-        "--only-summary", "--loglevel", "WARNING", "--json-file", f"{out}/locust.json",
+        "--only-summary", "--loglevel", "WARNING", "--json-file", f"{out}/locust",
         "--host", host, "--out", out, *arguments,
     ]  # fmt: skip
 
 
+def environment() -> dict[str, str]:
+    """In which such a command finds this package, wherever it is started."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def run(command: Sequence[str]) -> int:
-    """Its exit code; it finds this package wherever it is started."""
-    return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    ).returncode
+    """Its exit code."""
+    return subprocess.run(command, env=environment(), check=False).returncode
 
 
 def arrangement(options: argparse.Namespace) -> list[str]:

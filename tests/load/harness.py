@@ -65,8 +65,8 @@ class Harness:
         if not self._is_worker:
             events.test_stopping.add_listener(self._on_stopping)
             events.test_stop.add_listener(self._on_stop)
-        if not self._is_master:
-            self._make_pictures()
+        if not self._is_master and not self._is_worker:
+            self._make_pictures()  # a worker is told at the start which ones
 
     @property
     def settings(self) -> Settings:
@@ -213,7 +213,8 @@ class Harness:
             self._traffic.finish()
 
     def _on_stop(self, environment: Environment, **_: Any) -> None:
-        begun, self.begun = self.begun, 0.0
+        first = min((sample.at for sample in self.record.samples), default=0.0)
+        begun, self.begun = max(first, self.begun), 0.0  # workers make their pictures first
         if self._is_master:
             self._make_pictures()
         _LOG.info("asking about each picture alone, to check the answers")

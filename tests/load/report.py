@@ -200,7 +200,7 @@ class Report:
                     lines.append(f"{name:<14}{found.requests:>9}{shown}")
         lines += [f"failed: {count} × {why}" for why, count in self.failures.items()]
         lines += [f"WRONG {example}" for example in self.examples]
-        if self.lag_p99_ms > 20:
+        if self.lag_p99_ms > 50:
             lines.append(f"the generator itself was late by {self.lag_p99_ms:g} ms (p99): give it "
                          "more cores, or workers")  # fmt: skip
         lines += [f"{s.rate} requests/s: {'held' if s.held else 'broke'}" for s in self.steps]
