@@ -2,8 +2,8 @@
 
 `make soak MINUTES=30`. It starts the service, measures the capacity, then sends pictures of
 thousands of sizes. Ends with 1 if the worker's resident memory grows by 1 MB a minute or more after
-the warm-up, if the median latency of the last third is more than DRIFT times that of the first, or if
-an answer was wrong.
+the warm-up, if the median latency of the last third is more than DRIFT times that of the first, or
+if an answer was wrong.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def slope(memory: Memory) -> float:
     end = memory[-1][0]
     settled = [(at / 60, mb) for at, mb in memory if at >= WARM_UP * end]
     minutes, mb = zip(*settled, strict=True)
-    return statistics.linear_regression(minutes, mb).slope
+    return float(statistics.linear_regression(minutes, mb).slope)
 
 
 def drift(timeline: Sequence[dict[str, Any]]) -> float:
