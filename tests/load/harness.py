@@ -17,7 +17,7 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 from tests.load.arrivals import poisson
 from tests.load.check import check
@@ -65,6 +65,7 @@ class Harness:
         if not self._is_worker:
             events.test_stopping.add_listener(self._on_stopping)
             events.test_stop.add_listener(self._on_stop)
+            events.quitting.add_listener(self._on_quitting)
         if not self._is_master and not self._is_worker:
             self._make_pictures()  # a worker is told at the start which ones
 
@@ -234,6 +235,12 @@ class Harness:
         (out / "report.html").write_text(page(report), encoding="utf-8")
         print(f"\n{report.text()}\n\n{out}/report.html and report.json\n", flush=True)
         environment.process_exit_code = 0 if report.passed else 1
+
+    def _on_quitting(self, environment: Environment, **_: Any) -> None:
+        """Interrupted: check what there is, before the exit code is read."""
+        runner = environment.runner
+        if runner is not None and runner.state in (STATE_SPAWNING, STATE_RUNNING):
+            runner.stop()
 
     def _alone(self, number: int) -> Mapping[int, float]:
         """What the service says of a picture when nothing else is asked; nothing if it fails."""

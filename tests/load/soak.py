@@ -71,7 +71,8 @@ def slope(memory: Memory) -> float:
     end = memory[-1][0]
     settled = [(at / 60, mb) for at, mb in memory if at >= WARM_UP * end]
     minutes, mb = zip(*settled, strict=True)
-    return float(statistics.linear_regression(minutes, mb).slope)
+    per_minute: float = statistics.linear_regression(minutes, mb).slope
+    return per_minute
 
 
 def drift(timeline: Sequence[dict[str, Any]]) -> float:
