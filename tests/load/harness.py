@@ -155,7 +155,7 @@ class Harness:
                 bounds,
                 self._rng,
             )
-        self.begun = time.time()
+        self.begun, self._cpu = time.time(), time.process_time()
         if not self._is_worker:
             gevent.spawn(self._watch, self.begun)
 
@@ -202,7 +202,7 @@ class Harness:
         self._waiting.discard(msg.node_id)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        self._ended = time.time()
+        self._ended, self._cpu = time.time(), time.process_time() - self._cpu
         runner = environment.runner
         if isinstance(runner, MasterRunner):
             self._waiting = {worker.id for worker in runner.clients.all}
@@ -226,8 +226,17 @@ class Harness:
                 exception=RuntimeError(example), context={},
             )  # fmt: skip
         steps, capacity = (self.climb.steps, self.climb.capacity) if self.climb else ([], None)
+        cpu = None if self._is_master else self._cpu
         report = Report.of(
-            self.settings, begun, self._ended, self.record, verdict, self._queue, steps, capacity
+            self.settings,
+            begun,
+            self._ended,
+            self.record,
+            verdict,
+            self._queue,
+            steps,
+            capacity,
+            cpu,
         )
         out = Path(self.settings.out)
         out.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ pictures."""
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -54,6 +55,7 @@ MIXES: dict[str, dict[Sort, int]] = {
     "phone": {phone: 100},
     "mixed": {thumbnail: 35, web: 60, phone: 5},
 }
+_PHONES = 12  # different ones
 # Formats in a hundred; phones send JPEG.
 FORMATS = {"jpeg": 70, "webp": 20, "png": 10}
 
@@ -70,8 +72,16 @@ def mix(name: str, count: int, seed: int, formats: Sequence[str] = ()) -> Iterat
             form = formats[number % len(formats)]
         elif sort is phone:
             form = "jpeg"
-        data = images.encoded(number, width, height, form)
+        if sort is phone:  # few: they are of one size anyway
+            data = _large(number % _PHONES, width, height, form)
+        else:
+            data = images.encoded(number, width, height, form)
         yield Picture(number, data, f"image/{form}", width, height)
+
+
+@lru_cache(2 * _PHONES)
+def _large(number: int, width: int, height: int, form: str) -> bytes:
+    return images.encoded(number, width, height, form)
 
 
 def folder(path: Path, count: int) -> Iterator[Picture]:

@@ -125,6 +125,7 @@ class Report:
     examples: list[str]
     late: int  # not answered within the objective
     lag_p99_ms: float
+    cpu_ms: float | None  # of the generator, a request; unknown of workers
     classes: list[Row]
     timeline: list[Moment]
     queue: list[tuple[float, int]]  # seconds, pixels
@@ -143,6 +144,7 @@ class Report:
         queue: Sequence[tuple[float, int]],
         steps: Sequence[Step],
         capacity: int | None,
+        cpu_s: float | None = None,
     ) -> Self:
         """Of what was recorded between the two moments (of time.time())."""
         samples = record.samples
@@ -170,6 +172,7 @@ class Report:
             examples=verdict.examples[:20],
             late=late(samples, settings.objective_s),
             lag_p99_ms=round(1e3 * float(np.percentile(lags, 99)), 2),
+            cpu_ms=round(1e3 * cpu_s / len(samples), 2) if cpu_s is not None and samples else None,
             classes=[_row(name, samples) for name in CLASSES if _any(name, samples)],
             timeline=_timeline(samples, begun, ended),
             queue=[(round(at - begun, 1), pixels) for at, pixels in queue],

@@ -77,7 +77,9 @@ def slope(memory: Memory) -> float:
 
 def drift(timeline: Sequence[dict[str, Any]]) -> float:
     """Median latency in the last third over that in the first third, after the warm-up."""
-    medians = [moment["p50_ms"]["all"] for moment in timeline if "all" in moment["p50_ms"]]
+    medians: list[float] = [
+        moment["p50_ms"]["all"] for moment in timeline if "all" in moment["p50_ms"]
+    ]
     settled = medians[round(WARM_UP * len(medians)) :]
     third = max(1, len(settled) // 3)
     return statistics.median(settled[-third:]) / statistics.median(settled[:third])
