@@ -65,8 +65,17 @@ def ours_get(url: str) -> Cost:
 def ours_post(url: str, folder: Path) -> Cost:
     """The whole of it: Locust, the picture, the answer read and kept for the check."""
     out = folder / "out"
-    more = ["--files", str(folder), "--loop", "closed", "--users", str(CLIENTS)]
-    more += ["--spawn-rate", str(CLIENTS), "--run-time", f"{SECONDS}s"]
+    more = ["--files", str(folder), "--resize", "native", "--loop", "closed"]
+    more += [
+        "--users",
+        str(CLIENTS),
+        "--spawn-rate",
+        str(CLIENTS),
+        "--run-time",
+        f"{SECONDS}s",
+        "--objective-ms",
+        "0",
+    ]
     assert run(locust(url, str(out), *more)) == 0
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report["requests"] / report["seconds"], report["cpu_ms"]
