@@ -1,6 +1,8 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests; test-all adds the slow ones
 # make bench    what the README claims, measured here: half an hour, with nothing else running
+# make load     what a service carries, over HTTP: HOST=… RATE=… USERS=… STEPS=… MIX=… FILES=… MINUTES=…
+# make soak     MINUTES=30 at 70 % of capacity: memory, drift, wrong answers
 # make fuzz     bad input of every kind for MINUTES=30, against real servers; what fails is kept as a test
 # make digits   train a CNN with each pooling, export and serve them all, count what they get right
 # make docker   build the image anypool:cpu, or with TARGET=gpu anypool:gpu; docker-test also runs it
@@ -23,7 +25,7 @@ export ORT_DISABLE_TELEMETRY = 1
 export DOCKER_BUILDKIT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all lint types bench fuzz digits docker docker-test lint-docker zoo clean
+.PHONY: help serve test test-all lint types bench load soak fuzz digits docker docker-test lint-docker zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -38,6 +40,10 @@ help:
 
 .venv/dev.stamp: .venv/serve-$(EXTRA).stamp
 	$(PIP) --editable '.[$(EXTRA),export,dev]'
+	@touch $@
+
+.venv/load.stamp: .venv/serve-$(EXTRA).stamp
+	$(PIP) --editable '.[$(EXTRA),export,load]'
 	@touch $@
 
 artifacts/%: | .venv/serve-$(EXTRA).stamp
@@ -66,9 +72,21 @@ bench: .venv/dev.stamp artifacts/$(MODEL)
 	$(BIN)/python -m tests.load.bench
 	$(BIN)/python -m tests.load.open_loop
 	$(BIN)/python -m tests.load.overload
-	$(BIN)/python -m tests.load.memory
 	$(BIN)/python -m tests.load.ragged
 	$(BIN)/python -m tests.service.simulator
+
+# What was given, here or in the environment, as an option; what was not, is left to the command.
+given = $(if $(filter command environment,$(firstword $(origin $1))),--$2 '$($1)')
+
+load: .venv/load.stamp artifacts/$(MODEL)
+	$(BIN)/python -m tests.load $(call given,HOST,host) $(call given,RATE,rate) \
+	  $(call given,USERS,users) $(call given,STEPS,steps) $(call given,MINUTES,minutes) \
+	  $(call given,MIX,mix) $(call given,FILES,files) $(call given,FORM,form) \
+	  $(call given,TOGETHER,together) $(call given,FORMATS,formats) $(call given,RESIZE,resize) \
+	  $(call given,OBJECTIVE_MS,objective-ms) $(LOAD)
+
+soak: .venv/load.stamp artifacts/$(MODEL)
+	$(BIN)/python -m tests.load.soak $(call given,MINUTES,minutes)
 
 fuzz: .venv/dev.stamp artifacts/efficientnet_lite0 artifacts/seed_cnn
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -1,25 +1,40 @@
-"""Photos of tests/photos at any size, as JPEG, the same on every run."""
+"""Photos of tests/photos at any size, the same on every run."""
 
 import io
+import json
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tests.conftest import all_photos
+PHOTOS = Path(__file__).parent.parent / "photos"
+# How each is written: what clients send, and quick to make.
+SAVED: dict[str, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG", "quality": 85},
+    "webp": {"format": "WEBP", "quality": 80, "method": 0},
+    "png": {"format": "PNG", "compress_level": 1},
+}
 
 
 @cache
 def _photos() -> list[Image.Image]:
-    return [Image.open(photo.path).convert("RGB") for photo in all_photos()]
+    rows = json.loads((PHOTOS / "manifest.json").read_text(encoding="utf-8"))
+    return [Image.open(PHOTOS / row["file"]).convert("RGB") for row in rows]
+
+
+def encoded(number: int, width: int, height: int, form: str) -> bytes:
+    """A photo resized to exactly that; `form` is one of SAVED."""
+    photo = _photos()[number % len(_photos())]
+    out = io.BytesIO()
+    photo.resize((width, height), Image.Resampling.BICUBIC).save(out, **SAVED[form])
+    return out.getvalue()
 
 
 def jpeg(number: int, width: int, height: int) -> bytes:
-    """A photo resized to exactly that, baseline, quality 85."""
-    photo = _photos()[number % len(_photos())]
-    out = io.BytesIO()
-    photo.resize((width, height), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
-    return out.getvalue()
+    """The same as baseline JPEG, quality 85."""
+    return encoded(number, width, height, "jpeg")
 
 
 def boxes(count: int, shortest: int, longest: int) -> list[bytes]:
