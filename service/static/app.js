@@ -25,7 +25,7 @@ const progress = progressOf(document.querySelector("#progress"), () => sender.ca
 const sender = new Sender(api, () => controls.choice, told);
 const lab = new Lab(api, models);
 const act = {
-  again: (photo) => sender.send([photo]),
+  again: (photo) => send([photo]),
   compare: (photo) => lab.open(photo),
   look,
 };
@@ -41,15 +41,20 @@ async function add(files) {
   photos.push(...added);
   cards.append(...added.map((photo) => photo.element));
   section.hidden = false;
-  for (const photo of added) photo.waits();
+  await send(added);
+}
+
+/** Send photos as soon as the models are known. */
+async function send(chosen) {
+  for (const photo of chosen) photo.waits();
   try {
     await load();
   } catch (problem) {
-    for (const photo of added) photo.failed(problem);
+    for (const photo of chosen) photo.failed(problem);
     status.textContent = problem.title;
     return;
   }
-  sender.send(added.filter((photo) => photos.includes(photo)));
+  sender.send(chosen.filter((photo) => photos.includes(photo)));
 }
 
 /** The models, asked for once; again when that failed. */

@@ -70,8 +70,9 @@ function spoken(lines, labels) {
 
 /** A small line without axes; values of any size from 0 up. */
 export function sparkline(values) {
+  if (values.length < 2) return "";
   const most = Math.max(...values, 1e-9);
-  const place = (value, at) => [(at / Math.max(1, values.length - 1)) * 100, 22 - 20 * (value / most)];
+  const place = (value, at) => [(at / (values.length - 1)) * 100, 22 - 20 * (value / most)];
   const path = drawn("path", { d: `M${values.map(place).join("L")}`, class: "line series-0" });
   return drawn("svg", { viewBox: "0 0 100 24", preserveAspectRatio: "none", class: "spark", "aria-hidden": "true" }, path);
 }

@@ -3,6 +3,7 @@
 // From nothing to most; style.css draws the same beside the slider.
 const STOPS = [[20, 18, 66], [92, 40, 146], [205, 52, 110], [246, 130, 58], [255, 226, 120]];
 const COLOURS = palette();
+const FAINTEST = 90; // so that what is hot stands out, and the photo can be seen where nothing is
 
 /** A map as the service sends it, a grey PNG in base64, as a picture. */
 export function decoded(png) {
@@ -10,7 +11,7 @@ export function decoded(png) {
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
-/** Paint such a picture in colour over the `region` {x, y, width, height} of `canvas`. */
+/** Paint such a picture in colour, nothing as nearly nothing, over the `region` {x, y, width, height} of `canvas`. */
 export function paint(canvas, grey, { x, y, width, height }) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.clearRect(0, 0, canvas.width, canvas.height);
@@ -23,11 +24,9 @@ export function paint(canvas, grey, { x, y, width, height }) {
 
 function colour(data) {
   for (let at = 0; at < data.length; at += 4) {
-    const from = 3 * data[at];
-    data[at] = COLOURS[from];
-    data[at + 1] = COLOURS[from + 1];
-    data[at + 2] = COLOURS[from + 2];
-    data[at + 3] = 255;
+    const level = data[at];
+    data.set(COLOURS.subarray(3 * level, 3 * level + 3), at);
+    data[at + 3] = FAINTEST + ((255 - FAINTEST) * Math.min(255, 2 * level)) / 255;
   }
 }
 

@@ -6,7 +6,6 @@ import { predictionList } from "./predictions.js";
 import { preview } from "./preview.js";
 import { sides } from "./words.js";
 
-const RESIZED = { fit: "longest side", limit: "longest side at most", short: "shortest side", crop: "its middle", native: "not resized" };
 const WITHOUT_PREVIEW = 800; // longest side of what the map is painted on
 
 let ids = 0;
@@ -66,8 +65,8 @@ export class Photo {
     Object.assign(this, { result, model });
     this.#maps = new Map((result.cam ?? []).map(({ index, png }) => [index, png]));
     const { input, used, resize } = result;
-    const how = element("span", {}, `network saw ${sides(used)}, ${RESIZED[resize]}`);
-    this.#sizes.replaceChildren(`${sides(input)} pixels, `, how);
+    const part = resize === "crop" ? " of its middle" : "";
+    this.#sizes.textContent = `${sides(input)} pixels; the network saw ${sides(used)}${part}`;
     this.#draw();
     if (this.#maps.size > 0) this.#show(result.predictions[0]?.index ?? null);
   }

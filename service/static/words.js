@@ -1,6 +1,6 @@
 // How numbers are said.
 
-const PERCENT = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
+const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const MEGABYTES = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 /** 0.8641 is "86.4%", and what would round to nothing is "<0.1%". */
