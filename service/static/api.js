@@ -10,7 +10,7 @@ export class Api {
   #asking = null;
   #askKey;
 
-  /** askKey(detail) gives a key, or null when the visitor has none. */
+  /** askKey(detail) gives a key, or null; detail says what is wrong with the last one. */
   constructor(askKey) {
     this.#askKey = askKey;
   }
@@ -62,7 +62,7 @@ export class Api {
         return await this.#answer(path, options);
       } catch (problem) {
         if (problem.status !== 401) throw problem;
-        if (sent === this.#key && !(await this.#newKey(problem.detail))) throw problem;
+        if (sent === this.#key && !(await this.#newKey(sent === null ? "" : problem.detail))) throw problem;
       }
     }
   }

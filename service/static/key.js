@@ -1,6 +1,6 @@
 // The dialog that asks for a key.
 
-/** Give what the visitor types, or null when there is none; `detail` says why it is asked. */
+/** Give what the visitor types, or null when that is nothing; `detail` is what was wrong before. */
 export function askKey(detail) {
   const dialog = document.querySelector("#key");
   const input = dialog.querySelector("input");

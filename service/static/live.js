@@ -78,11 +78,11 @@ function figure(name, value, ...more) {
 }
 
 function times(first, last) {
-  const heads = ["Image", ...PHASES.map((phase) => `${phase} p50 / p99`)];
+  const heads = ["Image", ...PHASES];
   const rows = Object.entries(CLASSES).map(([pixels, words]) =>
     element("tr", {}, element("th", { scope: "row" }, words), ...PHASES.map((phase) => time(first, last, { phase, pixels }))));
   return element("table", {},
-    element("caption", {}, "Milliseconds, in the last minute"),
+    element("caption", {}, "Milliseconds in the last minute, p50 / p99"),
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...rows));
 }

@@ -6,7 +6,7 @@ import { predictionList } from "./predictions.js";
 import { preview } from "./preview.js";
 import { sides } from "./words.js";
 
-const WITHOUT_PREVIEW = 800; // longest side of what the map is painted on
+const HEAT_SIDE = 320; // of the canvas of a map, which is smooth
 
 let ids = 0;
 
@@ -96,7 +96,7 @@ export class Photo {
   }
 
   #search() {
-    const attributes = { placeholder: "Map of another class", "aria-label": `Map of another class on ${this.name}` };
+    const attributes = { placeholder: "Another class", "aria-label": `Map of another class on ${this.name}` };
     const input = element("input", { type: "search", autocomplete: "off", required: true, ...attributes });
     input.setAttribute("list", "class-names");
     input.oninput = () => this.model.classes.offer(input);
@@ -129,10 +129,10 @@ export class Photo {
   async #show(index) {
     this.#shown = index;
     this.#press();
-    await this.#previewed;
+    await this.#previewed; // before that the frame is empty
     const grey = await decoded(this.#maps.get(index));
     if (this.#shown !== index) return;
-    if (!this.bitmap) this.#fill(this.result.input);
+    shape(this.#heat, this.result.input, HEAT_SIDE);
     paint(this.#heat, grey, seen(this.#heat, this.result.resize, this.model.card.preprocessing));
     this.#heat.dataset.index = index;
     this.#heat.hidden = false;
@@ -145,22 +145,21 @@ export class Photo {
   }
 
   async #preview() {
-    this.bitmap = await preview(this.file);
-    this.#frame.dataset.preview = this.bitmap ? "shown" : "none";
-    if (!this.bitmap) {
+    const bitmap = await preview(this.file);
+    this.#frame.dataset.preview = bitmap ? "shown" : "none";
+    if (!bitmap) {
       this.#frame.append(element("p", {}, "No preview"));
       return;
     }
-    this.#fill(this.bitmap);
-    this.#picture.getContext("2d").drawImage(this.bitmap, 0, 0);
+    shape(this.#picture, bitmap, Math.max(bitmap.width, bitmap.height));
+    this.#picture.getContext("2d").drawImage(bitmap, 0, 0);
+    bitmap.close();
   }
+}
 
-  /** Both canvases of that shape. */
-  #fill({ width, height }) {
-    const scale = Math.min(1, WITHOUT_PREVIEW / Math.max(width, height));
-    for (const canvas of [this.#picture, this.#heat]) {
-      canvas.width = Math.max(1, Math.round(width * scale));
-      canvas.height = Math.max(1, Math.round(height * scale));
-    }
-  }
+/** Give a canvas that shape, its longest side `most`. */
+function shape(canvas, { width, height }, most) {
+  const scale = most / Math.max(width, height);
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
 }
