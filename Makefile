@@ -50,7 +50,7 @@ artifacts/%: | .venv/serve-$(EXTRA).stamp
 	$(BIN)/anypool export $*
 
 serve: .venv/serve-$(EXTRA).stamp artifacts/$(MODEL)
-	@echo "anypool serves $(MODEL) on http://$(HOST):$(PORT)  (API: http://$(HOST):$(PORT)/docs)"
+	@echo "anypool serves $(MODEL) on http://$(HOST):$(PORT)  (a page to try it; API: /docs)"
 	@echo "try:  curl --data-binary @tests/photos/panda.webp http://$(HOST):$(PORT)/v1/classify"
 	@exec $(BIN)/anypool serve --host $(HOST) --port $(PORT) --model $(MODEL)
 

@@ -23,6 +23,7 @@ from service.api import errors, openapi, ops, v1, v2
 from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.api.gate import Gate
+from service.api.playground import playground
 from service.classify import Classifier
 from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
@@ -161,6 +162,8 @@ def create_app(settings: Settings | None = None, place: Place | None = None) -> 
     errors.install(app)
     app.include_router(v1.router)
     app.include_router(v2.router)
+    if settings.playground:  # before ops, which has another answer at /
+        app.include_router(playground())
     app.include_router(ops.router)
     openapi.describe(app)
     return app

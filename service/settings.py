@@ -146,6 +146,9 @@ class Settings(BaseSettings):
         description="web pages that may call this service, or *: "
         "https://a.example,https://b.example (default: none)",
     )
+    playground: bool = Field(
+        True, description="a page at / where visitors try the service; without it, / leads to /docs"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important message that is logged"
     )

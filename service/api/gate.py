@@ -13,10 +13,11 @@ from service.settings import PREFIX
 
 Access = Literal["open", "key", "closed"]
 
-# Probes and documentation. Every other path, known or not, needs a key when there are keys.
+# Probes and pages. Every other path, known or not, needs a key when there are keys.
 _OPEN = frozenset(
     ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 )
+_FILES = "/static/"  # of the playground
 _METRICS = "/metrics"
 _CONTROL, _ACTIONS = "/v2/repository/", ("/load", "/unload")
 
@@ -79,7 +80,7 @@ class Gate:
             if settings.control_access == "key" and client is not None and not client.admin:
                 raise Forbidden("controlling models needs a key with admin: true")
             return client if settings.control_access == "key" else self._known(headers)
-        return None if path in _OPEN else self._known(headers)
+        return None if path in _OPEN or path.startswith(_FILES) else self._known(headers)
 
     def _through(self, setting: str, access: Access, headers: Headers) -> Client | None:
         if access == "closed":

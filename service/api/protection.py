@@ -14,6 +14,9 @@ _ALWAYS = {
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 # By path: pages, which load what is named here and nothing else.
 _PAGES = {
+    "/": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "connect-src 'self'; script-src 'self'; worker-src 'self'; style-src 'self'; "
+    "img-src 'self'",
     "/docs": "default-src 'none'; frame-ancestors 'none'; connect-src 'self'; "
     "script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
     "style-src 'unsafe-inline' https://cdn.jsdelivr.net; "

@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{field.description} [{shown}]".replace("%", "%%"),
             **switch,
         )
+        if default is True:
+            parser.add_argument(f"--no-{name.replace('_', '-')}", dest=name, action="store_false",
+                                default=argparse.SUPPRESS, help=f"without: {field.description}"
+                                .replace("%", "%%"))  # fmt: skip
     parser.add_argument("--watch", dest="watch_s", action="store_const", const=_WATCH_S,
                         default=argparse.SUPPRESS,
                         help=f"the same as --watch-s {_WATCH_S:g}")  # fmt: skip

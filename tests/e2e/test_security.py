@@ -132,7 +132,9 @@ def test_under_v2_a_refusal_is_that_protocol_s_error(keyed: Server, path: str) -
         }
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/", "/static/app.js"]
+)
 def test_probes_and_documentation_need_no_key(keyed: Server, path: str) -> None:
     assert httpx.get(f"{keyed.url}{path}").status_code in (200, 307)
 
