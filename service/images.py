@@ -56,6 +56,9 @@ _DRAFT_MARGIN = 1.5
 # a pixel. Files have ten; a film behind the picture has some by chance, one in 65,536 bytes.
 _MOST_SCANS, _MOST_SCANNED, _SCAN = 1000, 5_000_000_000, b"\xff\xda"
 
+_DECODED_BYTES, _USUAL_PIXELS = 8, 8_000_000  # a pixel as it was, and converted
+_NO_MEMORY = "memory ran out while the image was decoded; try again later"
+
 # Predicted seconds of a decode, from timing the photos of tests/photos at 64 to 3000 pixels: a
 # fixed part, so much for each pixel of the file, so much for each pixel of a resized result.
 _DECODE_BASE_S, _RESIZE_S = 0.1e-3, 10e-9
@@ -113,7 +116,7 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
     except AnypoolError:
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
-        raise _translated(exc) from exc
+        raise _no_memory() or _translated(exc) from exc
     size = Size(height, width) if orientation in _SIDEWAYS else Size(width, height)
     return Header(format_, size, orientation)
 
@@ -148,7 +151,7 @@ def decode(
     except UnsupportedFormat:
         raise
     except Exception as exc:
-        raise _translated(exc) from exc
+        raise _no_memory(header.size.pixels) or _translated(exc) from exc
 
 
 def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
@@ -169,9 +172,21 @@ def _translated(exc: Exception) -> Exception:
     if isinstance(exc, Image.DecompressionBombError):
         return TooManyPixels(f"{exc}. Scale the image down before sending it")
     if isinstance(exc, MemoryError):
-        return Overloaded("memory ran out while the image was decoded; try again later")
+        return Overloaded(_NO_MEMORY)
     said = str(exc).strip() or type(exc).__name__
     return UndecodableImage(f"the image cannot be decoded ({said}); save it again and retry")
+
+
+def _no_memory(pixels: int = _USUAL_PIXELS) -> Overloaded | None:
+    """Why a file could not be read, if there is no memory for it: many decoders call it broken.
+
+    Nothing is written to that memory, so that to ask for it costs nothing.
+    """
+    try:
+        np.empty(_DECODED_BYTES * pixels, np.uint8)
+    except MemoryError:
+        return Overloaded(_NO_MEMORY)
+    return None
 
 
 def _check_source(size: Size, limits: SourceLimits) -> None:

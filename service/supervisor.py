@@ -6,6 +6,7 @@ and somebody must be left. uvicorn's own supervisor does the work.
 
 import logging
 import os
+import resource
 import socket
 import time
 
@@ -20,6 +21,7 @@ from service.workers import Folder, shared_folder
 logger = logging.getLogger(__name__)
 
 _HANG_S = 30  # a worker that does not answer its supervisor for this long is replaced
+_OTHER_FILES = 64  # open beside connections: some 20, and more while models are loaded
 _GRACE_S = 5  # after the drain, before a worker that will not end is killed
 
 
@@ -64,7 +66,7 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
-        max_connections=settings.max_connections,
+        max_connections=_connections(settings.max_connections),
         ws="none",
         root_path=settings.root_path,
         proxy_headers=bool(settings.forwarded_allow_ips),
@@ -84,6 +86,16 @@ def serve(settings: Settings) -> int:
     with shared_folder(settings.workers) as folder:
         Supervisor(config, [held], settings.drain_s, folder).run()
     return 0
+
+
+def _connections(wanted: int) -> int:
+    """As many as are wanted and may be open: one that cannot be accepted would push out none."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY or files >= wanted + _OTHER_FILES:
+        return wanted
+    fewer = max(1, files - _OTHER_FILES)
+    logger.warning("%d connections at most: %d files may be open (ulimit -n)", fewer, files)
+    return fewer
 
 
 def _listen(host: str, port: int) -> socket.socket:

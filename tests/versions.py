@@ -63,6 +63,29 @@ def make_killer(store: Path, root: Path, number: int) -> Path:
     return publish(draft, root / "seed_cnn" / str(number))
 
 
+def make_fragile(store: Path, root: Path) -> Path:
+    """A model `fragile`, version 1: seed_cnn that fails to run images 400 or more pixels wide."""
+    draft = root / ".draft-fragile"
+    shutil.copytree(store / "seed_cnn" / "1", draft)
+    model = onnx.load(draft / "model.onnx")
+    short = numpy_helper.from_array(np.zeros(400, np.float32), "short")
+    for node in model.graph.node:
+        node.input[:] = ["as_wide" if name == "embedding" else name for name in node.input]
+    model.graph.initializer.append(short)
+    gemm = next(i for i, node in enumerate(model.graph.node) if "as_wide" in node.input)
+    for node in reversed(
+        [
+            helper.make_node("Shape", ["pixels"], ["width"], start=2, end=3),
+            helper.make_node("Gather", ["short", "width"], ["nothing"]),
+            helper.make_node("Add", ["embedding", "nothing"], ["as_wide"]),
+        ]
+    ):
+        model.graph.node.insert(gemm, node)
+    onnx.save(model, draft / "model.onnx")
+    change_card(draft, name="fragile")
+    return publish(draft, root / "fragile" / "1")
+
+
 def publish(draft: Path, target: Path) -> Path:
     """Rename, as the exporter does; what was there before is gone then."""
     target.parent.mkdir(parents=True, exist_ok=True)

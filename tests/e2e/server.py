@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,10 +19,15 @@ _STARTUP_S = 60
 
 
 class Server:
-    """Start with `with Server(store) as server:`; `server.url` is where it listens."""
+    """Start with `with Server(store) as server:`; `server.url` is where it listens.
 
-    def __init__(self, store: Path, *options: str, wait: bool = True) -> None:
-        command = [sys.executable, "-P", "-m", "service.cli", "serve", "--port", "0"]
+    under: a command that becomes the one behind it, for example ("env", "A=b")
+    """
+
+    def __init__(
+        self, store: Path, *options: str, wait: bool = True, under: Sequence[str] = ()
+    ) -> None:
+        command = [*under, sys.executable, "-P", "-m", "service.cli", "serve", "--port", "0"]
         self._command = [*command, "--artifacts", str(store), *options]
         self._wait = wait
         self.lines: list[str] = []
@@ -93,9 +99,12 @@ class Server:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            if found := _LISTENING.search(line):
-                self.url = found[1]
+            self._note(line)
+
+    def _note(self, line: str) -> None:
+        self.lines.append(line.rstrip())
+        if found := _LISTENING.search(line):
+            self.url = found[1]
 
 
 def _command_line(pid: int) -> bytes:

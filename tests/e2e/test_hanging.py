@@ -7,42 +7,34 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.settings import PREFIX
 from tests.conftest import photo
-from tests.e2e.hanging import FLAG
+from tests.e2e.faulty import HANGS
 from tests.e2e.server import Server
 from tests.e2e.test_statuses import check_alive, check_problem, png
 
 ROOT = Path(__file__).parents[2]
+POISON = png(HANGS, HANGS)
 
 
-class HangingServer(Server):
-    """tests/e2e/hanging.py as a process; what it needs is in the environment."""
+class FaultyServer(Server):
+    """tests/e2e/faulty.py as a process; settings by name."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, **settings: object) -> None:
         super().__init__(store)
-        self._command = [sys.executable, "-m", "tests.e2e.hanging"]
-
-
-@pytest.fixture
-def hangs_once(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HangingServer:
-    """A server whose first worker hangs when it is asked, and gives up a run after 1.5 seconds."""
-    monkeypatch.chdir(ROOT)  # where `python -m` finds the tests
-    monkeypatch.setenv(FLAG, str(tmp_path / "started"))
-    monkeypatch.setenv("ANYPOOL_ARTIFACTS", str(store))
-    monkeypatch.setenv("ANYPOOL_MODEL", "efficientnet_lite0")
-    monkeypatch.setenv("ANYPOOL_RUN_LIMIT_S", "1.5")
-    return HangingServer(store)
+        told = {"artifacts": store, "model": "efficientnet_lite0", **settings}
+        variables = [f"{PREFIX}{name.upper()}={value}" for name, value in told.items()]
+        python = [sys.executable, "-m", "tests.e2e.faulty"]
+        self._command = ["env", f"--chdir={ROOT}", *variables, *python]
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_a_worker_that_hangs_is_replaced_and_the_next_answers(
-    hangs_once: HangingServer, monkeypatch: pytest.MonkeyPatch, cores: int
-) -> None:
-    monkeypatch.setenv("ANYPOOL_CORES", str(cores))
-    with hangs_once as server:
+def test_a_worker_that_hangs_is_replaced_and_the_next_answers(store: Path, cores: int) -> None:
+    with FaultyServer(store, cores=cores, run_limit_s=1.5) as server:
         (first,) = server.workers()
 
-        late = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data, timeout=60)
+        url = f"{server.url}/v1/classify?resize=native"
+        late = httpx.post(url, content=POISON, timeout=60)
         check_problem(late, 504, "deadline-exceeded", "1.5 s")
 
         not_ready = httpx.get(f"{server.url}/readyz")
@@ -63,11 +55,10 @@ def test_a_worker_that_hangs_is_replaced_and_the_next_answers(
 
 
 def test_requests_that_wait_behind_a_hanging_run_are_all_answered(
-    hangs_once: HangingServer, monkeypatch: pytest.MonkeyPatch
+    store: Path,
 ) -> None:
-    monkeypatch.setenv("ANYPOOL_CORES", "1")
-    with hangs_once as server:
-        sizes = (64, 128, 192, 256, 320, 384)  # no two share a run
+    with FaultyServer(store, cores=1, run_limit_s=1.5) as server:
+        sizes = (HANGS, 128, 192, 256, 320, 384)  # no two share a run
         files = [("files", (f"{n}.png", png(n, n))) for n in sizes]
         begun = time.monotonic()
         answer = httpx.post(f"{server.url}/v1/classify?resize=native", files=files, timeout=60)

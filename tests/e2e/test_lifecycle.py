@@ -1,63 +1,15 @@
 """Starting, draining, dying and coming back, with real processes and signals."""
 
-import os
-import signal
 import socket
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
 from tests.conftest import anypool, photo
 from tests.e2e.server import Server
-from tests.e2e.test_statuses import check_alive
-
-
-def test_a_drain_answers_what_was_accepted_and_ends_with_0(store: Path) -> None:
-    seen: Counter[str] = Counter()
-    lock = threading.Lock()
-    stop = threading.Event()
-    files = [("files", (f"{i}.jpg", photo("bee").data)) for i in range(4)]
-
-    told = threading.Event()  # to stop; a request sent before that may not be lost
-
-    def load(url: str) -> None:
-        while not stop.is_set():
-            before = not told.is_set()
-            try:
-                answer = httpx.post(f"{url}/v1/classify", files=files, timeout=60)
-            except httpx.TransportError as exc:
-                what = f"lost: {exc!r}" if before else "refused"
-            else:
-                what = str(answer.status_code)
-                if answer.status_code == 200:
-                    tops = {r["predictions"][0]["label"] for r in answer.json()["results"]}
-                    what = "right" if tops == {"bee"} else "wrong"
-            with lock:
-                seen[what] += 1
-            if what == "refused":
-                return
-
-    with Server(store) as server:
-        clients = [threading.Thread(target=load, args=(server.url,)) for _ in range(6)]
-        for client in clients:
-            client.start()
-        time.sleep(1.5)
-        told.set()
-        server.terminate()
-        code = server.process.wait(40)
-        stop.set()
-        for client in clients:
-            client.join(60)
-
-    assert code == 0
-    assert seen["right"] > 0
-    assert set(seen) <= {"right", "503", "refused"}, seen
-    assert "were not answered" not in server.log
 
 
 def test_a_request_on_its_way_when_the_server_stops_is_answered(store: Path) -> None:
@@ -100,20 +52,6 @@ def test_new_requests_are_refused_while_draining(store: Path) -> None:
     results = accepted[0].json()["results"]
     assert len(results) == 10
     assert all(result["predictions"] == results[0]["predictions"] for result in results)
-
-
-@pytest.mark.parametrize("how", [signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_that_dies_comes_back(store: Path, how: signal.Signals) -> None:
-    with Server(store) as server:
-        (before,) = server.workers()
-        os.kill(before, how)
-        give_up = time.monotonic() + 30
-        while server.workers() in ([], [before]) and time.monotonic() < give_up:
-            time.sleep(0.05)
-        server.wait_until_ready()
-        (after,) = server.workers()
-        assert after != before
-        check_alive(server.url)
 
 
 def test_a_worker_does_not_outlive_its_supervisor(store: Path) -> None:

@@ -1,10 +1,12 @@
 """Files in, pixels out: every format and mode, turned upright, or one of our errors."""
 
 import io
+import resource
 import struct
 import zlib
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from models.card import Filter, Preprocessing
 from service.errors import (
     AnypoolError,
     BadAspect,
+    Overloaded,
     TooManyPixels,
     UndecodableImage,
     UnsupportedFormat,
@@ -520,3 +523,17 @@ def test_a_damaged_file_gives_pixels_or_one_of_our_errors(
         return
     assert shown.shape == (12, 16, 3)
     assert shown.dtype == np.uint8
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_a_file_is_not_called_broken_when_memory_is_short(format_: str) -> None:
+    file = encoded(Image.new("RGB", (6000, 4000)), format_)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    taken = int(status.partition("VmSize:")[2].split()[0]) * 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 1_000_000, hard))
+    try:
+        with pytest.raises(Overloaded, match="memory ran out"):
+            pixels(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

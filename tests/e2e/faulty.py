@@ -1,24 +1,21 @@
-"""The service with an engine that hangs, once: `python -m tests.e2e.hanging`.
+"""The service with engines that fail on images of certain sizes: `python -m tests.e2e.faulty`.
 
-The real supervisor and the real application. The first worker process to start gets an engine that
-never ends a run and does not listen to Stop; those after it get the real one. Settings come from
-ANYPOOL_*; HANGS_ONCE names a file that is made when that first worker has started.
+The real supervisor, application and engines. A run with an image of HANGS pixels a side never ends
+and does not listen to Stop; one with RAISES a side raises what nobody foresaw. Settings come from
+ANYPOOL_*.
 """
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
 
 from fastapi import FastAPI
 
 from service import app
 from service.connection import ConnectionConfig
 from service.costs import Canvas
-from service.engine import Engine, Stop
+from service.engine import Engine, Scores, Stop
 from service.images import Pixels
 from service.logs import configuration, configure
 from service.settings import Settings
@@ -26,13 +23,13 @@ from service.store import Store
 from service.supervisor import Supervisor
 from service.workers import shared_folder
 
-FLAG = "HANGS_ONCE"
+HANGS, RAISES = 37, 41  # not among the sizes that a new engine is tried on
 
 logger = logging.getLogger(__name__)
 
 
-class HangingEngine(Engine):
-    """Loads as others do; asked to run, it never comes back."""
+class FaultyEngine(Engine):
+    """Runs as others do, but for images of those sizes."""
 
     def run(
         self,
@@ -40,31 +37,28 @@ class HangingEngine(Engine):
         stop: Stop | None = None,
         canvas: Canvas | None = None,
         classes: Sequence[Sequence[int]] = (),
-    ) -> NoReturn:
-        threading.Event().wait()
-        raise AssertionError("nobody sets that event")
+    ) -> Scores:
+        sides = {picture.shape[0] for picture in pictures}
+        if HANGS in sides:
+            threading.Event().wait()  # which nobody sets
+        if RAISES in sides:
+            raise RuntimeError("as it was told to")
+        return super().run(pictures, stop, canvas, classes)
 
 
-class HangingStore(Store):
-    """Loads as others do, but hands out an engine that hangs."""
-
-    def __init__(self, store: Path, model: str) -> None:
-        super().__init__(store, "cpu", model)
-        self._hanging = HangingEngine(store / model / "1", "cpu")
+class FaultyStore(Store):
+    """Loads as others do, and hands out engines that fail."""
 
     def get(self, name: str | None = None, version: str | None = None) -> Engine:
-        return self._hanging
+        engine = super().get(name, version)
+        engine.__class__ = FaultyEngine
+        return engine
 
 
 def create_app() -> FastAPI:
     """The application that a worker serves."""
     made = app.create_app()
-    flag = Path(os.environ[FLAG])
-    if not flag.exists():
-        flag.touch()
-        settings: Settings = made.state.service.settings
-        assert settings.model is not None
-        made.state.service.store = HangingStore(settings.artifacts, settings.model)
+    made.state.service.store.__class__ = FaultyStore
     return made
 
 
@@ -73,7 +67,7 @@ def main() -> None:
     settings = Settings()
     configure(settings.log_level)
     config = ConnectionConfig(
-        "tests.e2e.hanging:create_app",
+        "tests.e2e.faulty:create_app",
         factory=True,
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
