@@ -30,6 +30,7 @@ from service.keys import load_keys
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
+from service.sessions import Gpu
 from service.settings import MEGA, Settings
 from service.shares import Shares
 from service.statistics import Statistics
@@ -85,6 +86,7 @@ def create_store(settings: Settings) -> Store:
         settings.model,
         batching=settings.batching,
         canvases=canvases,
+        gpu=Gpu(settings.numbers_of_devices, settings.tf32),
         verify=settings.verify,
         trial=True,
         note=os.environ.get(NOTE),
@@ -229,17 +231,20 @@ async def _end_with_parent() -> None:
 
 
 async def _end_hung(parts: Service) -> None:
-    """End this process when a worker hangs for good; the supervisor starts another.
+    """End this process when a worker hangs for good, or a GPU is lost: the supervisor replaces it.
 
     What other workers still do is answered first. A thread that hangs would keep the process from
-    ending by itself.
+    ending by itself; and CUDA keeps a GPU's error for as long as the process lives.
     """
     since = time.monotonic()
-    while time.monotonic() - since < _HANG_S:
+    while not parts.scheduler.broken and time.monotonic() - since < _HANG_S:
         await asyncio.sleep(_WATCH_S)
         if not parts.scheduler.lost:
             since = time.monotonic()
-    logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
+    if lost := parts.scheduler.broken:
+        logger.critical("%s lost; replacing the process", ", ".join(lost))
+    else:
+        logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
     parts.draining = True
     await _answered(parts)
     await _send_traces(parts)

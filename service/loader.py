@@ -16,9 +16,11 @@ from pydantic import TypeAdapter
 
 from models.card import CardError
 from service.costs import Canvas
-from service.engine import Batching, Engine, EngineError, Provider
+from service.engine import Batching, Engine
+from service.failures import EngineError
 from service.folders import Stamp, StoreError, check_inside, stamp
 from service.golden import GoldenError, check
+from service.sessions import Gpu, Provider
 from service.trial import die_with_parent, survive
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Loader:
     provider: Provider
     batching: Batching
     canvases: Mapping[str, Sequence[tuple[int, int, int]]]
+    gpu: Gpu
     verify: bool
 
     def load(self, name: str, version: int, seen: Stamp, *, trial: bool, stop: Event) -> Engine:
@@ -62,7 +65,9 @@ class Loader:
         """Without regard to where files lie and whether they change; raises whatever is wrong."""
         folder = self.root / name / str(version)
         canvases = [Canvas(*shape) for shape in self.canvases.get(name, ())]
-        engine = Engine(folder, self.provider, batching=self.batching, canvases=canvases)
+        engine = Engine(
+            folder, self.provider, batching=self.batching, canvases=canvases, gpu=self.gpu
+        )
         if (engine.card.name, engine.card.version) != (name, version):
             raise StoreError(
                 f"the card in {folder} says {engine.card.name} version {engine.card.version}: "

@@ -14,7 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.batching import Batch, Group
@@ -88,6 +88,10 @@ class Metrics:
             "backlog_seconds", "Predicted work admitted and not answered yet, on one worker"
         ).set_function(lambda: scheduler.backlog_seconds)
         self._gauge("workers_lost", "Workers that hang").set_function(lambda: scheduler.lost)
+        self._gauge("devices_lost", "GPUs that run nothing any more").set_function(
+            lambda: len(scheduler.broken)
+        )
+        self.registry.register(_Devices(scheduler))
 
     def watch_models(self, engines: Iterable[Engine]) -> None:
         """Show which models can be used, whenever the metrics are read."""
@@ -150,6 +154,23 @@ class Metrics:
         return Gauge(f"anypool_{name}", text, labels, registry=self.registry)
 
 
+class _Devices(Collector):
+    """What each device does."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def collect(self) -> Iterator[Metric]:
+        busy = CounterMetricFamily(
+            "anypool_device_busy_seconds",
+            "Time that runs, and on the CPU decodes, have taken, all workers together",
+            labels=["device"],
+        )
+        for device, seconds in self._scheduler.busy.items():
+            busy.add_metric([device], seconds)
+        yield busy
+
+
 class _Models(Collector):
     """What is loaded now: nothing is left of what was."""
 
@@ -157,12 +178,13 @@ class _Models(Collector):
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        labels = ("model", "version", "provider")
+        labels = ("model", "version", "provider", "devices")
         models = GaugeMetricFamily("anypool_model_info", "1 for each loaded model", labels=labels)
         fallen = 0
         for engine in self._engines:
             card = engine.card
-            models.add_metric([card.name, str(card.version), engine.provider], 1)
+            what = [card.name, str(card.version), engine.provider, ",".join(engine.devices)]
+            models.add_metric(what, 1)
             fallen += engine.fallback is not None
         yield models
         yield GaugeMetricFamily(

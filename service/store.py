@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from service.engine import Batching, Engine, Provider
+from service.engine import Batching, Engine
 from service.errors import BadRequest, NotFound
 from service.folders import Stamp, StoreError, default_model, find, find_versions, stamp
 from service.loader import Loader
+from service.sessions import Gpu, Provider
 from service.trial import Note
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,12 @@ class Store:
         *,
         batching: Batching = "equal",
         canvases: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
+        gpu: Gpu = Gpu(),  # noqa: B008  # frozen
         verify: bool = False,
         trial: bool = False,
         note: str | None = None,
     ) -> None:
-        """batching, canvases by model name, as (rows, height, width): see Engine.
+        """batching, gpu, canvases by model name, as (rows, height, width): see Engine.
 
         verify: take an artifact only if it answers what torch answered at export
         trial: while others are served, load an artifact in a process of its own first
@@ -76,7 +78,7 @@ class Store:
         self._wanted = default
         self._trial = trial
         self._note = Note(note)
-        self._loader = Loader(root, provider, batching, canvases or {}, verify)
+        self._loader = Loader(root, provider, batching, canvases or {}, gpu, verify)
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()
@@ -269,7 +271,7 @@ class Store:
             reason = f"what lies on disk now cannot be used, what was loaded before is: {exc}"
             logger.error("%s: %s", what, reason)
             return _Version(seen, old.engine, "READY", reason)
-        logger.info("loaded %s on %s", what, engine.provider)
+        logger.info("loaded %s on %s", what, ", ".join(engine.devices))
         return _Version(seen, engine, "READY")
 
 

@@ -172,5 +172,6 @@ class ModelBody(BaseModel):
     name: str
     versions: list[str]
     provider: str
+    devices: list[str]
     card: Card
     limits: LimitsBody

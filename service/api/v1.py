@@ -141,6 +141,7 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
         name=name,
         versions=versions,
         provider=engine.provider,
+        devices=[*engine.devices],
         card=engine.card,
         limits=_limits(parts.settings),
     )
