@@ -36,6 +36,7 @@ from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
 from service.trial import NOTE
+from service.tuning import tuned
 from service.version import version
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ def create_scheduler(settings: Settings, observer: Observer | None = None) -> Sc
     return Scheduler(settings.cores, limits, observer)
 
 
-def create_store(settings: Settings) -> Store:
-    """The artifacts and how to run them, as `settings` say; raises StoreError."""
+def create_store(settings: Settings, explicit: frozenset[str] = frozenset()) -> Store:
+    """The artifacts and how to run them, as `settings` say; raises StoreError.
+
+    explicit: those of them that an operator has chosen
+    """
     canvases = None
     if settings.canvases is not None:
         canvases = read_canvases(settings.canvases)
@@ -88,6 +92,7 @@ def create_store(settings: Settings) -> Store:
         canvases=canvases,
         gpu=Gpu(settings.numbers_of_devices, settings.tf32),
         verify=settings.verify,
+        explicit=explicit,
         trial=True,
         note=os.environ.get(NOTE),
     )
@@ -105,10 +110,12 @@ def create_traces(settings: Settings) -> "Traces | None":
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without `settings` they come from the environment (ANYPOOL_*)."""
     settings = settings or Settings()
+    explicit = frozenset(settings.model_fields_set)
+    settings = tuned(settings)
     metrics = Metrics()
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)
-    store = create_store(settings)
+    store = create_store(settings, explicit)
     metrics.watch_models(store)
     bodies = Shares(settings.bodies_bytes)
     metrics.watch_bodies(bodies)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from service.failures import EngineError, OutOfMemory, kind_of
 from service.images import Pixels
 from service.scores import Maps, Scores
 from service.sessions import CPU, Gpu, Provider, Sessions, Stop
+
+if TYPE_CHECKING:
+    from service.tuning import Tuning
 
 Batching = Literal["equal", "auto", "mixed"]
 _MAPS = "cam"
@@ -76,6 +79,7 @@ class Engine:
         self.fallback = sessions.why_not(provider, self.devices)
         self._first = self._on[self.devices[0]]
         self.provider = self._first.provider
+        self.tuning: Tuning | None = None  # what tuning.json has changed, if it counts here
         self._grown = False  # the arena holds more than usual
         self.costs = Costs(Line(1e-3, 0.3e-6), FREE if self.mixes else None, list(canvases))
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
@@ -22,6 +22,7 @@ from service.folders import Stamp, StoreError, check_inside, stamp
 from service.golden import GoldenError, check
 from service.sessions import Gpu, Provider
 from service.trial import die_with_parent, survive
+from service.tuning import read
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ _FORESEEN = (StoreError, CardError, EngineError, GoldenError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads, warms up and checks what lies under `root`; the rest is as in Store."""
+    """Loads, warms up and checks what lies under `root`; the rest is as in Store.
+
+    explicit: settings that an operator has chosen, so that no tuning.json changes them
+    """
 
     root: Path
     provider: Provider
@@ -38,6 +42,7 @@ class Loader:
     canvases: Mapping[str, Sequence[tuple[int, int, int]]]
     gpu: Gpu
     verify: bool
+    explicit: frozenset[str] = frozenset()
 
     def load(self, name: str, version: int, seen: Stamp, *, trial: bool, stop: Event) -> Engine:
         """The engine of a version, ready to run; raises StoreError whatever is wrong with it.
@@ -64,10 +69,7 @@ class Loader:
     def engine(self, name: str, version: int) -> Engine:
         """Without regard to where files lie and whether they change; raises whatever is wrong."""
         folder = self.root / name / str(version)
-        canvases = [Canvas(*shape) for shape in self.canvases.get(name, ())]
-        engine = Engine(
-            folder, self.provider, batching=self.batching, canvases=canvases, gpu=self.gpu
-        )
+        engine = self._engine(folder, name)
         if (engine.card.name, engine.card.version) != (name, version):
             raise StoreError(
                 f"the card in {folder} says {engine.card.name} version {engine.card.version}: "
@@ -82,6 +84,24 @@ class Loader:
                     f"it fails verification, {wrong.kind} {wrong.size}: {wrong.problem}"
                 )
             engine.give_back_memory()
+        return engine
+
+    def _engine(self, folder: Path, name: str) -> Engine:
+        """As the settings say, and what they leave open as tuning.json does, if it counts here."""
+        tuning, ignored = read(folder, self.provider, self.gpu)
+        if ignored is not None:
+            logger.warning(ignored)
+        batching, shapes, gpu = self.batching, self.canvases.get(name, ()), self.gpu
+        if tuning is not None:
+            tuning = tuning.without(self.explicit)
+            batching, gpu = (
+                tuning.batching or batching,
+                replace(gpu, search=tuning.search or gpu.search),
+            )
+            shapes = shapes if tuning.canvases is None else tuning.canvases
+        canvases = [Canvas(*shape) for shape in shapes]
+        engine = Engine(folder, self.provider, batching=batching, canvases=canvases, gpu=gpu)
+        engine.tuning = tuning
         return engine
 
 

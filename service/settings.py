@@ -228,8 +228,8 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * MEGA)
 
     def environment(self) -> dict[str, str]:
-        """These settings as variables, for a worker process."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        """What was set, as variables, for a worker process: it finds the defaults by itself."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
 
 

@@ -65,11 +65,13 @@ class Store:
         canvases: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
         gpu: Gpu = Gpu(),  # noqa: B008  # frozen
         verify: bool = False,
+        explicit: frozenset[str] = frozenset(),
         trial: bool = False,
         note: str | None = None,
     ) -> None:
         """batching, gpu, canvases by model name, as (rows, height, width): see Engine.
 
+        explicit: settings that no tuning.json may change
         verify: take an artifact only if it answers what torch answered at export
         trial: while others are served, load an artifact in a process of its own first
         note: file that says what the process before this one was loading when it died, if anything
@@ -78,7 +80,7 @@ class Store:
         self._wanted = default
         self._trial = trial
         self._note = Note(note)
-        self._loader = Loader(root, provider, batching, canvases or {}, gpu, verify)
+        self._loader = Loader(root, provider, batching, canvases or {}, gpu, verify, explicit)
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()

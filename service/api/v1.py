@@ -142,6 +142,7 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
         versions=versions,
         provider=engine.provider,
         devices=[*engine.devices],
+        tuning=engine.tuning,
         card=engine.card,
         limits=_limits(parts.settings),
     )
