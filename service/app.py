@@ -24,6 +24,7 @@ from service.api.deps import Service
 from service.api.envelope import Envelope
 from service.api.gate import Gate
 from service.classify import Classifier
+from service.failures import DeviceLost
 from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
 from service.keys import load_keys
@@ -210,6 +211,11 @@ async def _load(parts: Service) -> None:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
         return
+    except DeviceLost as exc:
+        parts.problem = f"a GPU is lost, and the service restarts: {exc}"
+        logger.critical("not ready, replacing the process: %s", exc)
+        await asyncio.sleep(_HANG_S)  # so that it can be read why
+        os._exit(_HUNG)
     except Exception:
         parts.problem = "an error that nobody foresaw; the service's log has it"
         logger.exception("not ready")

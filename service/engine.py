@@ -1,7 +1,7 @@
 """One artifact, ready to run on ONNX Runtime."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from service import sessions
 from service.costs import FREE, Canvas, Costs, Line, fit
 from service.failures import EngineError, OutOfMemory, kind_of
 from service.images import Pixels
-from service.scores import Maps, Scores
+from service.scores import Scores, class_rows, maps_of
 from service.sessions import CPU, Gpu, Provider, Sessions, Stop
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Engine:
         names = [name for name in self.card.outputs if name != _MAPS]
         stop = stop or Stop()
         if _MAPS in self.card.outputs:
-            feed = feed | {"classes": _rows(classes, n)}
+            feed = feed | {"classes": class_rows(classes, n)}
             if any(classes):
                 names += [o.name for o in session.get_outputs() if o.name in _ABOUT_MAPS]
         if n * height * width > (_OVERSIZE if device == CPU else _OVERSIZE_GPU) and not keep:
@@ -266,25 +266,8 @@ class Engine:
             raise kind_of(str(exc))(f"ONNX Runtime failed on {shape}: {exc}") from exc
         probabilities = arrays["probabilities"]
         ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
-        maps = tuple(_maps(arrays, classes)) if _MAPS in arrays else None
+        maps = tuple(maps_of(arrays, classes)) if _MAPS in arrays else None
         return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking, maps)
-
-
-def _rows(classes: Sequence[Sequence[int]], n: int) -> NDArray[np.int64]:
-    """Classes wanted of n images as one array (n, m), rows filled up with -1; m is 0 for none."""
-    rows = np.full((n, max(map(len, classes), default=0)), -1, np.int64)
-    for row, wanted in zip(rows, classes, strict=False):
-        row[: len(wanted)] = wanted
-    return rows
-
-
-def _maps(arrays: dict[str, NDArray[Any]], classes: Sequence[Sequence[int]]) -> Iterator[Maps]:
-    """Of each image the maps it asked for, cut to its own size."""
-    everywhere = arrays["cam"].shape[2:]
-    for image, wanted in enumerate(classes):
-        h, w = arrays["cam_sizes"][image] if "cam_sizes" in arrays else everywhere
-        found = arrays["cam_classes"][image, : len(wanted)]
-        yield Maps(found, arrays["cam"][image, : len(wanted), :h, :w])
 
 
 def on_canvas(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from models.card import CardError
 from service.costs import Canvas
 from service.engine import Batching, Engine
-from service.failures import EngineError
+from service.failures import DeviceLost, EngineError
 from service.folders import Stamp, StoreError, check_inside, stamp
 from service.golden import GoldenError, check
 from service.sessions import Gpu, Provider
@@ -47,6 +47,7 @@ class Loader:
     def load(self, name: str, version: int, seen: Stamp, *, trial: bool, stop: Event) -> Engine:
         """The engine of a version, ready to run; raises StoreError whatever is wrong with it.
 
+        DeviceLost is raised as it is: nothing is wrong with the version.
         seen: what its files looked like when it was decided to load it
         trial: do all this in a process of its own first, which `stop` ends
         """
@@ -59,6 +60,8 @@ class Loader:
             engine = self.engine(name, version)
             if stamp(folder) != seen:
                 raise StoreError("its files changed while they were read")
+        except DeviceLost:
+            raise
         except _FORESEEN as exc:
             raise StoreError(" ".join(str(exc).split())) from exc
         except Exception as exc:

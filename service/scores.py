@@ -1,7 +1,8 @@
 """What a network says of images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +50,20 @@ class Scores:
             self.ranking[at],
             None if self.maps is None else self.maps[at],
         )
+
+
+def class_rows(classes: Sequence[Sequence[int]], n: int) -> NDArray[np.int64]:
+    """Classes wanted of n images as one array (n, m), rows filled up with -1; m is 0 for none."""
+    rows = np.full((n, max(map(len, classes), default=0)), -1, np.int64)
+    for row, wanted in zip(rows, classes, strict=False):
+        row[: len(wanted)] = wanted
+    return rows
+
+
+def maps_of(arrays: dict[str, NDArray[Any]], classes: Sequence[Sequence[int]]) -> Iterator[Maps]:
+    """Of each image the maps it asked for, cut to its own size."""
+    everywhere = arrays["cam"].shape[2:]
+    for image, wanted in enumerate(classes):
+        h, w = arrays["cam_sizes"][image] if "cam_sizes" in arrays else everywhere
+        found = arrays["cam_classes"][image, : len(wanted)]
+        yield Maps(found, arrays["cam"][image, : len(wanted), :h, :w])
