@@ -1,5 +1,6 @@
 # make serve    install, export the default model once, serve it on HOST:PORT
 # make test     lint, types, tests; test-all adds the slow ones
+# make test-gpu EXTRA=gpu   on a GPU host: parity, exactness, times, memory; writes build/gpu-report.md
 # make bench    what the README claims, measured here: half an hour, with nothing else running
 # make load     what a service carries, over HTTP: HOST=… RATE=… USERS=… STEPS=… MIX=… FILES=… MINUTES=…
 # make soak     MINUTES=30 at 70 % of capacity: memory, drift, wrong answers
@@ -25,7 +26,7 @@ export ORT_DISABLE_TELEMETRY = 1
 export DOCKER_BUILDKIT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all lint types bench load soak fuzz digits docker docker-test lint-docker zoo clean
+.PHONY: help serve test test-all test-gpu lint types bench load soak fuzz digits docker docker-test lint-docker zoo clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -58,7 +59,11 @@ test: lint types
 	$(BIN)/python -m pytest
 
 test-all: lint types
-	$(BIN)/python -m pytest -m "not docker"
+	$(BIN)/python -m pytest -m "not docker and not gpu"
+
+test-gpu: .venv/dev.stamp
+	$(if $(filter gpu,$(EXTRA)),$(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement docker/nvidia.txt)
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

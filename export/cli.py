@@ -9,6 +9,7 @@ from tqdm import tqdm
 from export.description import Changes, DescriptionError, describe, parse_numbers
 from export.errors import ExportError, VersionExistsError
 from export.pipeline import Progress, VerificationError, export
+from export.precision import find_photos
 from export.recipe import NEEDS_TRUST, kind_of
 from export.verify import Case
 from models import registry
@@ -73,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       "the artifact is then called NAME-POOL")  # fmt: skip
     more.add_argument("--pool-arg", dest="pool_arguments", metavar="ARG=VALUE", action="append",
                       default=[], help="an argument of that pooling, such as p=3")  # fmt: skip
+    more.add_argument("--precision", choices=("fp32", "fp16"), default="fp32",
+                      help="fp16: convolutions in 16 bits, for GPUs; answers change a little, and "
+                      "nothing is written where classes do; needs --photos")  # fmt: skip
+    more.add_argument("--photos", type=Path, metavar="DIR",
+                      help="photos such as it will see, to tell what fp16 changes")  # fmt: skip
     more.add_argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
                       help="Python module, in PYTHONPATH, that registers networks of your own; "
                       "see models/registry.py")  # fmt: skip
@@ -90,6 +96,12 @@ def run(options: argparse.Namespace) -> int:
             raise DescriptionError("--version must be a positive integer")
         if kind_of(options.network) == "program" and not options.trust:
             raise DescriptionError(NEEDS_TRUST.format(options.network))
+        if options.precision == "fp16" and options.photos is None:
+            raise DescriptionError("--precision fp16 needs --photos DIR, to tell what it changes")
+        photos = find_photos(options.photos) if options.precision == "fp16" else ()
+    except ExportError as exc:
+        print(f"anypool export: {exc}", file=sys.stderr)
+        return 2
     except ValueError as exc:  # UnknownNetworkError, SwapError, DescriptionError, LabelsError
         print(f"anypool export: {exc}", file=sys.stderr)
         return 2
@@ -98,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}  images: {described.preprocessing.words()}; {described.activation}",
               file=sys.stderr)  # fmt: skip
     bar = tqdm(
-        total=5,
+        total=6 if options.precision == "fp16" else 5,
         desc=name,
         bar_format="{desc}{bar} {elapsed}",
         disable=None,  # no bar where no terminal is
@@ -124,6 +136,7 @@ def run(options: argparse.Namespace) -> int:
                 changes=changes,
                 modules=options.modules,
                 trust=options.trust,
+                photos=photos,
             )
     except VerificationError as exc:
         print(f"\nnot written: {exc}\n{_table(exc.cases)}", file=sys.stderr)
@@ -155,6 +168,7 @@ def _changes(options: argparse.Namespace) -> Changes:
         resize=options.resize,
         filter=options.filter,
         activation=options.activation,
+        precision=options.precision,
     )
 
 

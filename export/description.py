@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from export.errors import ExportError
 from export.recipe import kind_of
 from models import registry
-from models.card import Activation, Label, Licence, Preprocessing
+from models.card import Activation, Label, Licence, Precision, Preprocessing
 from models.labels import numbered
 from models.swap import Swap
 
@@ -65,6 +65,7 @@ class Changes:
     resize: str | None = None
     filter: str | None = None
     activation: Activation | None = None
+    precision: Precision = "fp32"
 
 
 def describe(origin: str, changes: Changes) -> Description:
@@ -78,6 +79,13 @@ def describe(origin: str, changes: Changes) -> Description:
             described,
             name=f"{described.name}-{swap.pool}",
             pooling=f"{swap}, put in without training, for: {described.pooling}",
+            licence=described.licence.model_copy(update={"notice": notice}),
+        )
+    if changes.precision != "fp32":
+        notice = f"{described.licence.notice} Changed by anypool: convolutions in 16 bits."
+        described = replace(
+            described,
+            name=f"{described.name}-{changes.precision}",
             licence=described.licence.model_copy(update={"notice": notice}),
         )
     described = replace(

@@ -23,6 +23,7 @@ from export.check import check
 from export.description import Changes, Description, describe
 from export.errors import ExportError
 from export.lower import to_onnx
+from export.precision import accept, drift, halve
 from export.recipe import Found, Recipe
 from export.rewrite.cells import expand_cells
 from export.rewrite.dimensions import name_dimensions
@@ -81,6 +82,7 @@ def export(
     changes: Changes = _AS_IT_IS,
     modules: Sequence[str] = (),
     trust: bool = False,
+    photos: Sequence[Path] = (),
 ) -> Path:
     """Export a network into root/name/version and return that folder.
 
@@ -88,6 +90,7 @@ def export(
     changes: what is to be otherwise than the network's own description
     modules: to import first, since they register more networks
     trust: load a saved program, which may run code
+    photos: for a network in fp16, to see what that changes
 
     Everything happens in a temporary folder under `root`; if anything fails, nothing is left.
     Raises UnknownNetworkError, DescriptionError, ExportError, VerificationError.
@@ -140,7 +143,20 @@ def export(
         if not cases or not all(case.ok for case in cases):
             raise VerificationError(cases, found.decisions, _drift(captured, draft, cases))
         _with_parity(card, cases).save(draft / "card.json")
+
+        if changes.precision == "fp16":
+            progress.step("halve: convolutions in 16 bits, verified again, and tried on photos")
+            _halve(draft, Path(t) / "whole", photos, progress)
         return publish(draft, root, network.name, version)
+
+
+def _halve(draft: Path, whole: Path, photos: Sequence[Path], progress: Progress) -> None:
+    """Put a verified artifact into 16 bits; whole: where to keep it as it was, for comparison."""
+    card = halve(draft, whole)
+    cases = verify(draft, progress.case)
+    if not all(case.ok for case in cases):
+        raise VerificationError(cases, {})
+    accept(drift(whole, draft, photos), _with_parity(card, cases)).save(draft / "card.json")
 
 
 def _recipe(

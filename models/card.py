@@ -16,6 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Policy = Literal["fit", "limit", "short", "crop", "native"]
 Filter = Literal["bicubic", "bilinear"]
 Activation = Literal["softmax", "sigmoid", "none"]
+Precision = Literal["fp32", "fp16"]
 Output = Literal["logits", "probabilities", "embedding", "cam"]
 
 
@@ -127,6 +128,19 @@ class Mixed(Part):
     parity: Parity | None = None
 
 
+class Drift(Part):
+    """What fewer bits change on real photos, against the same network in 32 bits.
+
+    agreement: part of the photos that get the same most probable class
+    worst: largest difference of a probability, of the photo `worst_photo`
+    """
+
+    photos: int = Field(ge=1)
+    agreement: float = Field(ge=0, le=1)
+    worst: float = Field(ge=0)
+    worst_photo: str
+
+
 class Licence(Part):
     """Terms of the weights. `notice` must travel with them."""
 
@@ -160,6 +174,10 @@ class Card(Part):
         description="|difference| / max|logit| of torch itself, in float32 against float64",
     )
     mixed: Mixed
+    precision: Precision = Field(
+        default="fp32", description="fp16: convolutions in 16 bits; inputs and outputs are the same"
+    )
+    drift: Drift | None = Field(default=None, description="of fp16 against fp32, on photos")
     exporter: dict[str, str] = Field(description="versions of what made the artifact")
     licence: Licence
 

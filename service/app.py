@@ -25,16 +25,19 @@ from service.api.envelope import Envelope
 from service.api.gate import Gate
 from service.api.playground import playground
 from service.classify import Classifier
+from service.failures import DeviceLost
 from service.folders import StoreError, read_canvases
 from service.images import SourceLimits, allowed_formats
 from service.keys import Keys, load_keys
 from service.metrics import Metrics
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Observer, Scheduler
+from service.sessions import Gpu
 from service.settings import MEGA, Settings
 from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
+from service.tuning import tuned
 from service.version import version
 from service.workers import Place, share, take_place
 
@@ -76,8 +79,15 @@ def create_scheduler(settings: Settings, observer: Observer | None = None) -> Sc
     return Scheduler(settings.cores, limits, observer)
 
 
-def create_store(settings: Settings, place: Place | None = None) -> Store:
-    """The artifacts and how to run them, as `settings` say; raises StoreError."""
+def create_store(
+    settings: Settings,
+    place: Place | None = None,
+    explicit: frozenset[str] = frozenset(),
+) -> Store:
+    """The artifacts and how to run them, as `settings` say; raises StoreError.
+
+    explicit: those of them that an operator has chosen
+    """
     canvases = None
     if settings.canvases is not None:
         canvases = read_canvases(settings.canvases)
@@ -87,7 +97,9 @@ def create_store(settings: Settings, place: Place | None = None) -> Store:
         settings.model,
         batching=settings.batching,
         canvases=canvases,
+        gpu=Gpu(settings.numbers_of_devices, settings.tf32),
         verify=settings.verify,
+        explicit=explicit,
         trial=True,
         note=None if place is None else place.note,
     )
@@ -111,8 +123,7 @@ def create_traces(settings: Settings) -> "Traces | None":
 
 def create_worker() -> FastAPI:
     """The application of one worker process, as the supervisor starts it."""
-    settings, place = Settings(), take_place()
-    return create_app(share(settings, place.index), place)
+    return create_app(place=take_place())
 
 
 def create_app(settings: Settings | None = None, place: Place | None = None) -> FastAPI:
@@ -121,11 +132,15 @@ def create_app(settings: Settings | None = None, place: Place | None = None) -> 
     place: of this process under the supervisor
     """
     settings = settings or Settings()
+    explicit = frozenset(settings.model_fields_set)
+    settings = tuned(settings)
+    if place is not None:
+        settings = share(settings, place.index)
     among = place if settings.workers > 1 else None  # others
     metrics = Metrics(among)
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)
-    store = create_store(settings, place)
+    store = create_store(settings, place, explicit)
     metrics.watch_models(store)
     bodies = Shares(settings.bodies_bytes)
     metrics.watch_bodies(bodies)
@@ -230,6 +245,11 @@ async def _load(parts: Service) -> None:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
         return
+    except DeviceLost as exc:
+        parts.problem = f"a GPU is lost, and the service restarts: {exc}"
+        logger.critical("not ready, replacing the process: %s", exc)
+        await asyncio.sleep(_HANG_S)  # so that it can be read why
+        os._exit(_HUNG)
     except Exception:
         parts.problem = "an error that nobody foresaw; the service's log has it"
         logger.exception("not ready")
@@ -278,17 +298,20 @@ async def _end_with_parent(place: Place | None) -> None:
 
 
 async def _end_hung(parts: Service) -> None:
-    """End this process when a worker hangs for good; the supervisor starts another.
+    """End this process when a worker hangs for good, or a GPU is lost: the supervisor replaces it.
 
     What other workers still do is answered first. A thread that hangs would keep the process from
-    ending by itself.
+    ending by itself; and CUDA keeps a GPU's error for as long as the process lives.
     """
     since = time.monotonic()
-    while time.monotonic() - since < _HANG_S:
+    while not parts.scheduler.broken and time.monotonic() - since < _HANG_S:
         await asyncio.sleep(_WATCH_S)
         if not parts.scheduler.lost:
             since = time.monotonic()
-    logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
+    if lost := parts.scheduler.broken:
+        logger.critical("%s lost; replacing the process", ", ".join(lost))
+    else:
+        logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
     parts.draining = True
     await _answered(parts)
     await _send_traces(parts)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from models.card import Card, Policy
-from service.engine import Engine, Scores
+from service.engine import Engine
 from service.errors import AnypoolError, BadParameter, InferenceFailed, TooManyPixels
 from service.heat import Form, HeatMap, heat_maps
 from service.images import Pixels, SourceLimits, decode, decode_seconds, read_header
@@ -19,6 +19,8 @@ from service.keys import Client
 from service.outcome import Outcome, Prediction, Result, check_all
 from service.resize import InferenceLimits, Resize, Size, Wish, choose, whole_size
 from service.scheduler import Scheduler
+from service.scores import Scores
+from service.sessions import CPU
 from service.threads import parsed
 from service.work import Cost, Phase, Undecoded, inference_cost
 
@@ -202,7 +204,7 @@ class Classifier:
         deadline = arrived + (options.timeout_s or self._deadline_s)
         ready, phases = admitted.image, list[Phase]()
         try:
-            if isinstance(ready, Undecoded) and not (admitted.cheap and engine.device == "cpu"):
+            if isinstance(ready, Undecoded) and not (admitted.cheap and engine.devices == (CPU,)):
                 decoded = await self._scheduler.decode(
                     ready.decode, ready.cost, arrived, deadline, client, phases
                 )

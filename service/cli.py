@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("make a verified ONNX artifact from a network", "export.cli"),
     "compare": ("see which pooling suits which image size", "export.compare"),
     "verify": ("check an artifact against torch's answers stored in it", "service.commands.verify"),
+    "tune": ("find the fastest way to serve an artifact on this host", "service.commands.tune"),
     "inspect": ("show an artifact's card", "service.commands.inspect"),
     "health": ("ask a running service whether it is ready", "service.commands.health"),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DRIVER = "libcuda.so.1"  # comes with the driver; into containers the container toolkit mounts it
+_NAME_BYTES = 256
 
 
 def problem() -> str | None:
@@ -26,6 +27,23 @@ def problem() -> str | None:
             "a container gets it with --gpus all and the NVIDIA Container Toolkit"
         )
     return complaint(driver, wanted)
+
+
+def names() -> list[str]:
+    """What the GPUs are called that the driver shows (CUDA_VISIBLE_DEVICES hides some)."""
+    return names_of(ctypes.CDLL(DRIVER)) if problem() is None else []
+
+
+def names_of(driver: Any) -> list[str]:
+    """What the GPUs are called, asked of a driver as ctypes shows its functions."""
+    count, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    driver.cuInit(0)
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    found = []
+    for number in range(count.value):
+        driver.cuDeviceGetName(name, _NAME_BYTES, number)
+        found.append(name.value.decode(errors="replace"))
+    return found
 
 
 def cuda_version() -> str | None:

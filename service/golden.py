@@ -9,8 +9,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, EngineError, Maps, Scores, lay, on_canvas
+from service.engine import Engine, lay, on_canvas
+from service.failures import EngineError
 from service.images import Pixels
+from service.scores import Maps, Scores
 
 _COMPARED = ("logits", "probabilities", "embedding")
 # Maps are for eyes; and those of a maximum move, from one place to another that comes within 1 %

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from service.engine import Maps
+from service.scores import Maps
 
 Form = Literal["png", "array"]
 

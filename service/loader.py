@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
@@ -16,10 +16,13 @@ from pydantic import TypeAdapter
 
 from models.card import CardError
 from service.costs import Canvas
-from service.engine import Batching, Engine, EngineError, Provider
+from service.engine import Batching, Engine
+from service.failures import DeviceLost, EngineError
 from service.folders import Stamp, StoreError, check_inside, stamp
 from service.golden import GoldenError, check
+from service.sessions import Gpu, Provider
 from service.trial import die_with_parent, survive
+from service.tuning import read
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +31,23 @@ _FORESEEN = (StoreError, CardError, EngineError, GoldenError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads, warms up and checks what lies under `root`; the rest is as in Store."""
+    """Loads, warms up and checks what lies under `root`; the rest is as in Store.
+
+    explicit: settings that an operator has chosen, so that no tuning.json changes them
+    """
 
     root: Path
     provider: Provider
     batching: Batching
     canvases: Mapping[str, Sequence[tuple[int, int, int]]]
+    gpu: Gpu
     verify: bool
+    explicit: frozenset[str] = frozenset()
 
     def load(self, name: str, version: int, seen: Stamp, *, trial: bool, stop: Event) -> Engine:
         """The engine of a version, ready to run; raises StoreError whatever is wrong with it.
 
+        DeviceLost is raised as it is: nothing is wrong with the version.
         seen: what its files looked like when it was decided to load it
         trial: do all this in a process of its own first, which `stop` ends
         """
@@ -51,6 +60,8 @@ class Loader:
             engine = self.engine(name, version)
             if stamp(folder) != seen:
                 raise StoreError("its files changed while they were read")
+        except DeviceLost:
+            raise
         except _FORESEEN as exc:
             raise StoreError(" ".join(str(exc).split())) from exc
         except Exception as exc:
@@ -61,8 +72,7 @@ class Loader:
     def engine(self, name: str, version: int) -> Engine:
         """Without regard to where files lie and whether they change; raises whatever is wrong."""
         folder = self.root / name / str(version)
-        canvases = [Canvas(*shape) for shape in self.canvases.get(name, ())]
-        engine = Engine(folder, self.provider, batching=self.batching, canvases=canvases)
+        engine = self._engine(folder, name)
         if (engine.card.name, engine.card.version) != (name, version):
             raise StoreError(
                 f"the card in {folder} says {engine.card.name} version {engine.card.version}: "
@@ -77,6 +87,24 @@ class Loader:
                     f"it fails verification, {wrong.kind} {wrong.size}: {wrong.problem}"
                 )
             engine.give_back_memory()
+        return engine
+
+    def _engine(self, folder: Path, name: str) -> Engine:
+        """As the settings say, and what they leave open as tuning.json does, if it counts here."""
+        tuning, ignored = read(folder, self.provider, self.gpu)
+        if ignored is not None:
+            logger.warning(ignored)
+        batching, shapes, gpu = self.batching, self.canvases.get(name, ()), self.gpu
+        if tuning is not None:
+            tuning = tuning.without(self.explicit)
+            batching, gpu = (
+                tuning.batching or batching,
+                replace(gpu, search=tuning.search or gpu.search),
+            )
+            shapes = shapes if tuning.canvases is None else tuning.canvases
+        canvases = [Canvas(*shape) for shape in shapes]
+        engine = Engine(folder, self.provider, batching=batching, canvases=canvases, gpu=gpu)
+        engine.tuning = tuning
         return engine
 
 

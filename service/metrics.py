@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -97,6 +97,14 @@ class Metrics:
             "first_seen_shapes", "Runs of a shape (images, height, width) not run before"
         )
 
+        self._device_seconds = self._counter(
+            "device_busy_seconds",
+            "Time that runs, and on the CPU decodes, have taken, all workers together",
+            "device",
+        )
+        self._busy: Callable[[], Mapping[str, float]] = dict
+        self._counted: dict[str, float] = {}
+
     def watch(self, scheduler: Scheduler) -> None:
         """Show how the scheduler stands."""
         self._gauge(
@@ -110,6 +118,8 @@ class Metrics:
             lambda: scheduler.backlog_seconds,
         )
         self._gauge("workers_lost", "Worker threads that hang", lambda: scheduler.lost)
+        self._gauge("devices_lost", "GPUs that run nothing any more", lambda: len(scheduler.broken))
+        self._busy = lambda: scheduler.busy
 
     def watch_models(self, engines: Iterable[Engine]) -> None:
         """Show which models can be used; of several workers, those of the one that is asked."""
@@ -161,6 +171,9 @@ class Metrics:
         """Note how things stand, for whoever reads the metrics, here or through another worker."""
         for gauge, value in self._gauges:
             gauge.set(value())
+        for device, seconds in self._busy().items():
+            self._device_seconds.labels(device).inc(seconds - self._counted.get(device, 0.0))
+            self._counted[device] = seconds
 
     def close(self) -> None:
         """What stands now ends with this process; what was counted stays."""
@@ -193,12 +206,13 @@ class _Models(Collector):
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        labels = ("model", "version", "provider")
+        labels = ("model", "version", "provider", "devices")
         models = GaugeMetricFamily("anypool_model_info", "1 for each loaded model", labels=labels)
         fallen = 0
         for engine in self._engines:
             card = engine.card
-            models.add_metric([card.name, str(card.version), engine.provider], 1)
+            what = [card.name, str(card.version), engine.provider, ",".join(engine.devices)]
+            models.add_metric(what, 1)
             fallen += engine.fallback is not None
         yield models
         yield GaugeMetricFamily(

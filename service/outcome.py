@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from models.card import Policy
-from service.engine import Scores
 from service.errors import AnypoolError
 from service.heat import HeatMap
 from service.resize import Size
+from service.scores import Scores
 from service.work import Phase, seconds_in
 
 

@@ -3,7 +3,7 @@
 Requests live on the event loop. A thread that is free takes from the queue by itself, under a lock,
 and only reports to the loop: waiting for the loop between two thumbnails would cost it a third of
 its time. On a CPU decoding and inference share the threads, so cores are never oversubscribed;
-another device has a thread of its own for its runs.
+other devices have a queue of their own, and each of them a thread.
 """
 
 import asyncio
@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary, finalize
 
 from service.batching import PATIENCE, Batch, Group, Job
 from service.costs import Pace
-from service.engine import Scores
 from service.errors import (
     DeadlineExceeded,
     NotReady,
@@ -28,6 +27,8 @@ from service.errors import (
 )
 from service.images import Pixels
 from service.lane import UNLIMITED, Lane
+from service.scores import Scores
+from service.sessions import CPU
 from service.shares import Shares
 from service.work import (
     Cost,
@@ -41,14 +42,13 @@ from service.work import (
     Waiting,
     failed,
     inference_cost,
+    lost,
     perform,
     phases,
     stopped,
 )
 
 logger = logging.getLogger(__name__)
-
-_CPU = "cpu"
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Scheduler:
         self._limits = limits
         self._observer = observer or Nobody()
         self._patience = patience
-        self._lanes = {_CPU: self._lane(_CPU, workers)}
+        self._lanes: dict[tuple[str, ...], Lane] = {(CPU,): self._lane([CPU] * workers)}
         # An engine that is taken out of service is freed when its last request is answered.
         self._groups: WeakKeyDictionary[Runs, Group] = WeakKeyDictionary()
         self._names = count()
@@ -133,6 +133,16 @@ class Scheduler:
     def lost(self) -> int:
         """Workers that hang, in a run that was told to stop or in a decode."""
         return sum(lane.lost for lane in self._lanes.values())
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Devices that run nothing any more, and why."""
+        return {name: why for lane in self._lanes.values() for name, why in lane.broken.items()}
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Seconds that runs, and on the CPU decodes, have taken on each device."""
+        return {name: s for lane in self._lanes.values() for name, s in lane.busy.items()}
 
     def retry_after(self) -> int:
         """Whole seconds until the backlog should be gone, at least 1."""
@@ -177,7 +187,7 @@ class Scheduler:
 
         Whatever happens, `note` gets the phases it went through.
         """
-        lane = self._lanes[_CPU]
+        lane = self._lanes[(CPU,)]
         done = await self._submit(lane, work, None, (0, 0), cost, arrived, deadline, client, note)
         return cast("Timed[T]", done)
 
@@ -204,7 +214,7 @@ class Scheduler:
         if group is None:
             group = self._meet(engine)
         done = await self._submit(
-            self._lanes[engine.device],
+            self._lanes[engine.devices],
             Inference(engine, picture, classes),
             group,
             (height, width),
@@ -224,14 +234,14 @@ class Scheduler:
             lane.closed = True
             lane.threads.shutdown(wait=False, cancel_futures=True)
 
-    def _lane(self, device: str, workers: int) -> Lane:
-        most = self._limits.running_pixels if device == _CPU else UNLIMITED
-        return Lane(device, workers, self._limits.batch_pixels, most, self._patience)
+    def _lane(self, devices: Sequence[str]) -> Lane:
+        most = self._limits.running_pixels if CPU in devices else UNLIMITED
+        return Lane(devices, self._limits.batch_pixels, most, self._patience)
 
     def _meet(self, engine: Runs) -> Group:
-        """The group of an engine not seen before, and threads for its device."""
-        if engine.device not in self._lanes:
-            self._lanes[engine.device] = self._lane(engine.device, 1)
+        """The group of an engine not seen before, and a thread for each of its devices."""
+        if engine.devices not in self._lanes:
+            self._lanes[engine.devices] = self._lane(engine.devices)
         group = self._groups[engine] = Group(next(self._names), engine.costs)
         finalize(engine, self._paces.pop, inference_cost(engine, 0).kind, None)
         return group
@@ -252,8 +262,8 @@ class Scheduler:
         client: Hashable,
         note: list[Phase] | None,
     ) -> Timed[object]:
-        if lane.all_hang:
-            raise _all_hang()
+        if lane.dead:
+            raise _dead(lane)
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         job = Job(next(self._keys), group, *size, self._predict(cost), arrived, deadline, client)
@@ -294,7 +304,7 @@ class Scheduler:
             except Exception as exc:  # whatever happens, nobody is left waiting
                 logger.exception("a run failed in a way nobody foresaw")
                 done = Done([failed(exc)] * len(run.members), time.monotonic())
-            following = lane.next(run)
+            following = lane.next(run, done.broken)
             try:
                 loop.call_soon_threadsafe(self._finish, loop, lane, run, done)
             except RuntimeError:  # the loop is closed: nobody waits any more
@@ -303,6 +313,8 @@ class Scheduler:
 
     def _finish(self, loop: asyncio.AbstractEventLoop, lane: Lane, run: Run, done: Done) -> None:
         """Back on the loop: hand out the results."""
+        if done.broken is not None:
+            _give_up_if_dead(lane)
         self._start(loop, lane)  # others may have waited for the room this run took
         self._learn(run.batch, run.members, done)
         if done.inferred:
@@ -339,16 +351,22 @@ class Scheduler:
                 for member in run.members:
                     member.phases += stopped(run, member, time.monotonic())
                     _fail(member, DeadlineExceeded(f"the run took over {limit:g} s: stopped"))
-            if lane.all_hang:
-                for waiting in list(lane.waiting.values()):
-                    _fail(waiting, _all_hang())
+            _give_up_if_dead(lane)
         self._watch = None
         if not self.idle:
             loop = asyncio.get_running_loop()
             self._watch = loop.call_later(limit / 4, self._find_hanging)
 
 
-def _all_hang() -> NotReady:
+def _give_up_if_dead(lane: Lane) -> None:
+    """Tell those that wait when nobody is left to work."""
+    for waiting in list(lane.waiting.values()) if lane.dead else ():
+        _fail(waiting, _dead(lane))
+
+
+def _dead(lane: Lane) -> NotReady:
+    if lane.broken:
+        return lost(", ".join(lane.broken))
     return NotReady("all workers hang, and the service restarts; try again", retry_after=5)
 
 

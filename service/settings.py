@@ -60,6 +60,16 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="execution provider; auto takes CUDA where a GPU is, and says so"
     )
+    devices: str | None = Field(
+        None,
+        pattern=r"^\d+(,\d+)*$",
+        description="numbers of the GPUs to use, for example 0,2 (default: all the driver shows)",
+    )
+    tf32: bool = Field(
+        False,
+        description="let convolutions on a GPU round to 10 bits: faster, but answers are only "
+        "right to about 1e-3; not together with verify",
+    )
     cores: int = Field(
         default_factory=granted_cores,
         ge=1,
@@ -204,6 +214,20 @@ class Settings(BaseSettings):
             raise ValueError("key needs api_keys_file")
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _each_once(cls, value: str | None) -> str | None:
+        if value is not None and len(set(_numbers(value))) < len(_numbers(value)):
+            raise ValueError(f"{value!r} names a GPU twice")
+        return value
+
+    @field_validator("tf32")
+    @classmethod
+    def _exact_or_fast(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("verify"):
+            raise ValueError("verify asks for answers that tf32 is too coarse for; choose one")
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: str | None) -> str | None:
@@ -211,6 +235,11 @@ class Settings(BaseSettings):
             if not _ORIGIN.fullmatch(origin.strip()):
                 raise ValueError(f"{origin!r} is no origin such as https://a.example")
         return value
+
+    @property
+    def numbers_of_devices(self) -> tuple[int, ...] | None:
+        """devices, apart."""
+        return None if self.devices is None else _numbers(self.devices)
 
     @property
     def origins(self) -> list[str]:
@@ -233,6 +262,10 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * MEGA)
 
     def environment(self) -> dict[str, str]:
-        """These settings as variables, for a worker process."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        """What was set, as variables, for a worker process: it finds the defaults by itself."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))

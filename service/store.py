@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from service.engine import Batching, Engine, Provider
+from service.engine import Batching, Engine
 from service.errors import BadRequest, NotFound
 from service.folders import Stamp, StoreError, default_model, find, find_versions, stamp
 from service.loader import Loader
+from service.sessions import Gpu, Provider
 from service.trial import Note
 
 logger = logging.getLogger(__name__)
@@ -62,12 +63,15 @@ class Store:
         *,
         batching: Batching = "equal",
         canvases: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
+        gpu: Gpu = Gpu(),  # noqa: B008  # frozen
         verify: bool = False,
+        explicit: frozenset[str] = frozenset(),
         trial: bool = False,
         note: str | None = None,
     ) -> None:
-        """batching, canvases by model name, as (rows, height, width): see Engine.
+        """batching, gpu, canvases by model name, as (rows, height, width): see Engine.
 
+        explicit: settings that no tuning.json may change
         verify: take an artifact only if it answers what torch answered at export
         trial: while others are served, load an artifact in a process of its own first
         note: file that says what the process before this one was loading when it died, if anything
@@ -76,7 +80,7 @@ class Store:
         self._wanted = default
         self._trial = trial
         self._note = Note(note)
-        self._loader = Loader(root, provider, batching, canvases or {}, verify)
+        self._loader = Loader(root, provider, batching, canvases or {}, gpu, verify, explicit)
         self._default: str | None = None
         self._models: Mapping[str, Mapping[int, _Version]] = {}  # replaced, never changed
         self._changing = threading.Lock()
@@ -269,7 +273,7 @@ class Store:
             reason = f"what lies on disk now cannot be used, what was loaded before is: {exc}"
             logger.error("%s: %s", what, reason)
             return _Version(seen, old.engine, "READY", reason)
-        logger.info("loaded %s on %s", what, engine.provider)
+        logger.info("loaded %s on %s", what, ", ".join(engine.devices))
         return _Version(seen, engine, "READY")
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from service.batching import Batch
 from service.costs import Canvas, Costs
-from service.engine import OutOfMemory, Scores, Stop
-from service.errors import AnypoolError, InferenceFailed
+from service.errors import AnypoolError, InferenceFailed, NotReady
+from service.failures import DeviceLost, OutOfMemory
 from service.images import Pixels
+from service.scores import Scores
+from service.sessions import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Runs(Protocol):
     """What the scheduler needs of an engine."""
 
     @property
-    def device(self) -> str:
+    def devices(self) -> tuple[str, ...]:
         """What computes; "cpu" shares its threads with decoding."""
 
     @property
@@ -37,10 +39,11 @@ class Runs(Protocol):
         stop: Stop | None = None,
         canvas: Canvas | None = None,
         classes: Sequence[Sequence[int]] = (),
+        device: str | None = None,
     ) -> Scores:
         """Scores (n, k) of n images, each uint8 (h, w, c), with maps of the classes each wants.
 
-        Raises EngineError.
+        device: one of `devices`. Raises EngineError, OutOfMemory, DeviceLost.
         """
 
 
@@ -110,11 +113,12 @@ class Inference:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A batch that runs: since when, and whether its worker counts as lost."""
+    """A batch that runs: since when, where, and whether its worker counts as lost."""
 
     batch: Batch
     members: list[Waiting]
     begun: float
+    device: str
     stop: Stop = field(default_factory=Stop)
     lost: bool = False
 
@@ -125,6 +129,7 @@ class Done:
 
     begun, ran: of the run; decodes, decoding: of each decode just before it
     inferred: images that were run
+    broken: why the device is lost, if it is
     """
 
     results: list[object]
@@ -133,6 +138,7 @@ class Done:
     inferred: int = 0
     decodes: list[float] = field(default_factory=list)
     decoding: list[float] = field(default_factory=list)
+    broken: str | None = None
 
 
 def inference_cost(engine: Runs, pixels: int) -> Cost:
@@ -145,7 +151,7 @@ def perform(run: Run) -> Done:
     first, begun = run.members[0].work, time.monotonic()
     if isinstance(first, Inference):
         works = [m.work for m in run.members if isinstance(m.work, Inference)]
-        return _decode_and_infer(first.engine, works, run.stop, run.batch.canvas)
+        return _decode_and_infer(first.engine, works, run)
     result = _given(first)
     return Done([result], begun, time.monotonic() - begun)
 
@@ -160,7 +166,7 @@ def phases(run: Run, done: Done, index: int) -> list[Phase]:
     if done.decodes and isinstance(member.work.picture, Undecoded):
         begun, decoded = done.decodes[index], done.decodes[index] + done.decoding[index]
         found = [Phase("queue", since, begun), Phase("decode", begun, decoded)]
-        if isinstance(result, Exception) and not isinstance(result, InferenceFailed):
+        if isinstance(result, Exception) and not isinstance(result, InferenceFailed | NotReady):
             return found
         since = decoded
     return [
@@ -187,9 +193,7 @@ def _given(work: Callable[[], object]) -> object:
         return exc
 
 
-def _decode_and_infer(
-    engine: Runs, works: list[Inference], stop: Stop, canvas: Canvas | None
-) -> Done:
+def _decode_and_infer(engine: Runs, works: list[Inference], run: Run) -> Done:
     """Decode what is not decoded, then run what could be."""
     done = Done([], time.monotonic())
     for work in works:
@@ -205,7 +209,7 @@ def _decode_and_infer(
     ]
     done.begun = time.monotonic()
     done.inferred = len(ready)
-    scores = iter(_infer(engine, ready, stop, canvas) if ready else [])
+    scores = iter(_infer(engine, ready, run, done) if ready else [])
     done.results = [next(scores) if isinstance(r, np.ndarray) else r for r in done.results]
     done.ran = time.monotonic() - done.begun
     return done
@@ -214,26 +218,36 @@ def _decode_and_infer(
 def _infer(
     engine: Runs,
     ready: list[tuple[Pixels, Sequence[int]]],
-    stop: Stop,
-    canvas: Canvas | None,
+    run: Run,
+    done: Done,
 ) -> list[object]:
     """Run pictures together; if that fails, in halves, until what fails is alone.
 
     ready: pictures, each with the classes whose maps it wants
     So memory that runs out costs time, not answers; and an image that breaks the run, only its own.
+    A device that is lost would fail each time.
     """
     try:
         pictures, classes = zip(*ready, strict=True)
-        scores = engine.run(pictures, stop, canvas, classes)
+        scores = engine.run(pictures, run.stop, run.batch.canvas, classes, run.device)
         return [scores.row(index) for index in range(len(ready))]
+    except DeviceLost as exc:
+        logger.critical("%s is lost: %s", run.device, exc)
+        done.broken = str(exc)
+        return [lost(run.device)] * len(ready)
     except Exception as exc:
-        if len(ready) > 1 and not stop.is_set:
+        if len(ready) > 1 and not run.stop.is_set and done.broken is None:
             half = len(ready) // 2
             logger.warning("a run of %d images failed, now in halves: %s", len(ready), exc)
             parts = ready[:half], ready[half:]
-            return [result for part in parts for result in _infer(engine, part, stop, canvas)]
+            return [result for part in parts for result in _infer(engine, part, run, done)]
         logger.error("a run failed", exc_info=exc)
         return [failed(exc)] * len(ready)
+
+
+def lost(device: str) -> NotReady:
+    """What a client is told whose image was, or would be, on a device that is lost."""
+    return NotReady(f"the GPU ({device}) is lost, and the service restarts; try again", 5)
 
 
 def failed(exc: Exception) -> InferenceFailed:

@@ -165,7 +165,7 @@ def share(settings: Settings, index: int) -> Settings:
     least, more = divmod(settings.cores, n)
     return settings.model_copy(
         update={
-            "cores": least + (index < more),
+            "cores": max(1, least + (index < more)),
             "memory_mb": settings.memory_mb // n,
             "queue_megapixels": settings.queue_megapixels / n,
             "bodies_mb": None if settings.bodies_mb is None else settings.bodies_mb / n,

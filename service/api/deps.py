@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.shares import Shares
 from service.statistics import Statistics
 from service.store import Store
+from service.work import lost
 from service.workers import Place
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Service:
 
     def ensure_ready(self) -> None:
         """Raise Draining or NotReady unless images can be classified now."""
+        if self.scheduler.broken:
+            raise lost(", ".join(self.scheduler.broken))
         if self.draining:
             raise _draining()
         if not self.store.ready:

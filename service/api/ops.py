@@ -30,11 +30,19 @@ class LoadedModel(BaseModel):
     name: str
     version: str
     provider: str
+    devices: list[str]
 
 
 _READY: JsonDict = {
     "status": "ready",
-    "models": [{"name": "efficientnet_lite0", "version": "1", "provider": "CPUExecutionProvider"}],
+    "models": [
+        {
+            "name": "efficientnet_lite0",
+            "version": "1",
+            "provider": "CPUExecutionProvider",
+            "devices": ["cpu"],
+        }
+    ],
 }
 _LOADING: JsonDict = {
     "status": "not-ready",
@@ -68,7 +76,7 @@ async def healthz() -> dict[str, str]:
     responses={
         503: {
             "model": Readiness,
-            "description": "loading, failed to load, hanging, or draining",
+            "description": "loading, failed to load, hanging, a GPU lost, or draining",
             "headers": RETRY_AFTER,
         }
     },
@@ -80,6 +88,7 @@ async def readyz(parts: Parts) -> Response:
             "name": engine.card.name,
             "version": str(engine.card.version),
             "provider": engine.provider,
+            "devices": [*engine.devices],
         }
         for engine in parts.store
     ]

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from models.card import Card
+from service.tuning import Tuning
 
 _INDICES = r"^[0-9]{1,9}(,[0-9]{1,9})*$"  # \d would be digits of all scripts
 
@@ -172,5 +173,7 @@ class ModelBody(BaseModel):
     name: str
     versions: list[str]
     provider: str
+    devices: list[str]
+    tuning: Tuning | None = Field(description="what tuning.json has changed, if it counts here")
     card: Card
     limits: LimitsBody

@@ -141,6 +141,8 @@ async def model(parts: Parts, name: ModelName) -> ModelBody:
         name=name,
         versions=versions,
         provider=engine.provider,
+        devices=[*engine.devices],
+        tuning=engine.tuning,
         card=engine.card,
         limits=_limits(parts.settings),
     )

@@ -21,10 +21,11 @@ from service.api.openapi import OIP_ANSWER, OIP_BODY, OIP_ERROR, VERSION
 from service.api.schemas_v2 import statistics
 from service.api.tensors import IMAGE, PIXELS, Inference, Tensor, Wanted
 from service.classify import Options
-from service.engine import Engine, Scores
+from service.engine import Engine
 from service.errors import BadRequest
 from service.folders import StoreError
 from service.outcome import Outcome, check_all
+from service.scores import Scores
 from service.threads import parsed
 from service.version import version
 

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from models.card import CardError
 from service.app import create_classifier, create_scheduler
 from service.classify import Classifier, Options, Picture
-from service.engine import Engine, EngineError
+from service.engine import Engine
 from service.errors import AnypoolError, BadParameter
+from service.failures import EngineError
 from service.folders import StoreError, check_inside, default_model, find
 from service.outcome import Outcome
 from service.settings import Settings

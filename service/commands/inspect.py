@@ -38,11 +38,21 @@ def _summary(card: Card) -> str:
         "parity": "not verified" if parity is None else
         f"{parity.worst:.1e} at {parity.worst_case}, the worst of {parity.cases} sizes, "
         f"{parity.provider} against {parity.reference}",
+        "precision": _precision(card),
         "mixed": _mixed(card.mixed),
         "made by": ", ".join(f"{name} {version}" for name, version in card.exporter.items()),
         "licence": f"{card.licence.name}. {card.licence.notice}",
     }  # fmt: skip
     return "\n".join(f"{name:10} {value}" for name, value in rows.items())
+
+
+def _precision(card: Card) -> str:
+    if (drift := card.drift) is None:
+        return card.precision
+    return (
+        f"{card.precision}; of {drift.photos} photos {drift.agreement:.1%} get the class of fp32, "
+        f"probabilities differ by up to {drift.worst:.1e} ({drift.worst_photo})"
+    )
 
 
 def _resize(p: Preprocessing) -> str:

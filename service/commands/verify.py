@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from models.card import CardError
-from service.engine import Engine, EngineError
+from service.engine import Engine
+from service.failures import EngineError
 from service.golden import GoldenError, check
 
 

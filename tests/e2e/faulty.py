@@ -1,11 +1,13 @@
 """The service with engines that fail on images of certain sizes: `python -m tests.e2e.faulty`.
 
 The real supervisor, application and engines. A run with an image of HANGS pixels a side never ends
-and does not listen to Stop; one with RAISES a side raises what nobody foresaw. Settings come from
-ANYPOOL_*.
+and does not listen to Stop; one with RAISES a side raises what nobody foresaw; one with LOSES a
+side, what ONNX Runtime raises when a GPU is lost; with GPU=1 the engines believe they have one.
+Settings come from ANYPOOL_*.
 """
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -15,15 +17,20 @@ from fastapi import FastAPI
 from service import app
 from service.connection import ConnectionConfig
 from service.costs import Canvas
-from service.engine import Engine, Scores, Stop
+from service.engine import Engine
+from service.failures import kind_of
 from service.images import Pixels
 from service.logs import configuration, configure
+from service.scores import Scores
+from service.sessions import Stop
 from service.settings import Settings
 from service.store import Store
 from service.supervisor import Supervisor
 from service.workers import shared_folder
 
-HANGS, RAISES = 37, 41  # not among the sizes that a new engine is tried on
+HANGS, RAISES, LOSES = 37, 41, 43  # not among the sizes that a new engine is tried on
+
+LOST = "CUDA failure 700: an illegal memory access was encountered ; GPU=0"
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +44,15 @@ class FaultyEngine(Engine):
         stop: Stop | None = None,
         canvas: Canvas | None = None,
         classes: Sequence[Sequence[int]] = (),
+        device: str | None = None,
     ) -> Scores:
         sides = {picture.shape[0] for picture in pictures}
         if HANGS in sides:
             threading.Event().wait()  # which nobody sets
         if RAISES in sides:
             raise RuntimeError("as it was told to")
+        if LOSES in sides:
+            raise kind_of(LOST)(LOST)
         return super().run(pictures, stop, canvas, classes)
 
 
@@ -52,6 +62,8 @@ class FaultyStore(Store):
     def get(self, name: str | None = None, version: str | None = None) -> Engine:
         engine = super().get(name, version)
         engine.__class__ = FaultyEngine
+        if "GPU" in os.environ:
+            engine.devices = ("cuda:0",)
         return engine
 
 

@@ -393,9 +393,8 @@ def test_operators_see_health_readiness_metrics_and_docs(client: httpx.Client) -
     classify(client, photo("cup").data)
     assert client.get("/healthz").json() == {"status": "alive"}
     ready = client.get("/readyz").json()
-    assert {"name": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"} in ready[
-        "models"
-    ]
+    seed = {"name": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"}
+    assert {**seed, "devices": ["cpu"]} in ready["models"]
     metrics = client.get("/metrics").text
     assert 'anypool_images_total{model="efficientnet_lite0",outcome="ok"}' in metrics
     assert client.get("/docs").status_code == 200

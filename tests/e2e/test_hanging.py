@@ -9,7 +9,7 @@ import pytest
 
 from service.settings import PREFIX
 from tests.conftest import photo
-from tests.e2e.faulty import HANGS
+from tests.e2e.faulty import HANGS, LOSES
 from tests.e2e.server import Server
 from tests.e2e.test_statuses import check_alive, check_problem, png
 
@@ -80,3 +80,28 @@ def test_a_client_that_was_refused_early_can_go_on_with_its_connections(store: P
         refused = client.post("/v1/classify", content=photo("bee").data)
         check_problem(refused, 413, "body-too-large")
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_worker_whose_gpu_is_lost_is_replaced_and_the_next_answers(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPU", "1")
+    with FaultyServer(store) as server:
+        (first,) = server.workers()
+
+        url = f"{server.url}/v1/classify?resize=native"
+        failed = httpx.post(url, content=png(LOSES, LOSES), timeout=60)
+        check_problem(failed, 503, "not-ready", "the GPU (cuda:0) is lost")
+        assert int(failed.headers["retry-after"]) >= 1
+
+        not_ready = httpx.get(f"{server.url}/readyz")
+        assert not_ready.status_code == 503
+        assert "the GPU (cuda:0) is lost" in not_ready.json()["detail"]
+        assert "anypool_devices_lost 1.0" in httpx.get(f"{server.url}/metrics").text
+
+        server.wait_for_log("cuda:0 is lost: CUDA failure 700: an illegal memory access")
+        server.wait_for_log("cuda:0 lost; replacing the process")
+        server.wait_for_log(f"Child process [{first}] died")
+        server.wait_until_ready()
+        good = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data, timeout=60)
+        assert good.status_code == 200

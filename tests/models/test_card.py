@@ -101,7 +101,7 @@ def test_a_wrong_field_is_refused_by_name(
         Card.load(file)
 
 
-OPTIONAL = {"embedding_size", "map_stride", "parity", "rounding"}
+OPTIONAL = {"embedding_size", "map_stride", "parity", "rounding", "precision", "drift"}
 
 
 @pytest.mark.parametrize("field", sorted(Card.model_fields.keys() - OPTIONAL))

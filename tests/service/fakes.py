@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.costs import Canvas, Costs, Line
-from service.engine import EngineError, Maps, OutOfMemory, Scores, Stop
+from service.failures import DeviceLost, EngineError, OutOfMemory
+from service.scores import Maps, Scores
+from service.sessions import Stop
 
 PLAIN = Costs(Line(1e-3, 1e-6))
 _AT_MOST_S = 60.0  # behind a closed gate: a test that fails must not keep pytest from ending
@@ -16,10 +18,11 @@ _AT_MOST_S = 60.0  # behind a closed gate: a test that fails must not keep pytes
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run: the (height, width) of its images, and the canvas if it had one."""
+    """A run: the (height, width) of its images, the canvas if it had one, and where."""
 
     sizes: tuple[tuple[int, int], ...]
     canvas: Canvas | None = None
+    device: str = "cpu"
 
 
 class FakeEngine:
@@ -37,11 +40,12 @@ class FakeEngine:
         poison: int | None = None,
         memory: int = 1000,
         costs: Costs = PLAIN,
-        device: str = "cpu",
+        devices: tuple[str, ...] = ("cpu",),
         stubborn: bool = False,
     ) -> None:
         self.costs = costs
-        self.device = device
+        self.devices = devices
+        self.lost: set[str] = set()  # devices that fail for good
         self.ran: list[Ran] = []
         self.stopped = 0
         self.poison = poison
@@ -49,6 +53,7 @@ class FakeEngine:
         self.stubborn = stubborn
         self.gate = threading.Event()  # runs wait for it, unless they are stopped
         self.gate.set()
+        self.gates: dict[str, threading.Event] = {}  # of devices that have one of their own
 
     @property
     def batches(self) -> list[int]:
@@ -61,14 +66,18 @@ class FakeEngine:
         stop: Stop | None = None,
         canvas: Canvas | None = None,
         classes: Sequence[Sequence[int]] = (),
+        device: str | None = None,
     ) -> Scores:
+        device = device or self.devices[0]
         for _ in range(int(_AT_MOST_S / 0.01)):
-            if self.gate.wait(0.01):
+            if self.gates.get(device, self.gate).wait(0.01):
                 break
             if stop is not None and stop.is_set and not self.stubborn:
                 self.stopped += 1
                 raise EngineError("stopped")
-        self.ran.append(Ran(tuple((p.shape[0], p.shape[1]) for p in pictures), canvas))
+        self.ran.append(Ran(tuple((p.shape[0], p.shape[1]) for p in pictures), canvas, device))
+        if device in self.lost:
+            raise DeviceLost("CUDA failure 700: an illegal memory access was encountered")
         if len(pictures) > self.memory:
             raise OutOfMemory("no memory")
         if any((picture == self.poison).any() for picture in pictures):

@@ -12,12 +12,13 @@ import pytest
 from models.card import Activation, Card
 from service.budget import Budget
 from service.classify import Classifier, Options, Picture, predictions
-from service.engine import Engine, Scores
+from service.engine import Engine
 from service.errors import Overloaded, RateLimited
 from service.images import FORMATS, SourceLimits
 from service.keys import Client
 from service.resize import InferenceLimits
 from service.scheduler import Limits, Scheduler
+from service.scores import Scores
 from service.work import Cost
 from tests.e2e.test_statuses import png
 from tests.models.test_card import make_card

@@ -6,12 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import onnxruntime as ort
 import pytest
 
 from service import cuda
 from service.api.deps import Service
 from service.api.ops import readyz
 from service.engine import Engine
+from service.failures import EngineError
+from service.sessions import Gpu, cuda_options, devices
 
 
 class Driver:
@@ -25,6 +28,10 @@ class Driver:
 
     def cuDeviceGetCount(self, count: object) -> int:  # noqa: N802
         count._obj.value = self.gpus  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceGetName(self, name: object, size: int, number: int) -> int:  # noqa: N802
+        name.value = f"NVIDIA Test {number}".encode()  # type: ignore[attr-defined]
         return 0
 
     def cuDriverGetVersion(self, version: object) -> int:  # noqa: N802
@@ -47,6 +54,56 @@ def test_a_gpu_with_a_driver_that_is_new_enough_is_no_problem() -> None:
 )
 def test_what_is_wrong_is_said(driver: Driver, said: str) -> None:
     assert said in str(cuda.complaint(driver, "13.0"))
+
+
+def test_gpus_have_names() -> None:
+    assert cuda.names_of(Driver(13_000, gpus=2)) == ["NVIDIA Test 0", "NVIDIA Test 1"]
+
+
+def test_without_a_gpu_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "problem", lambda: "there is no driver")
+    assert cuda.names() == []
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose driver shows four GPUs, to an ONNX Runtime that could use them."""
+    monkeypatch.setattr(cuda, "problem", lambda: None)
+    monkeypatch.setattr(cuda, "cuda_version", lambda: "13.0")
+    monkeypatch.setattr(cuda, "names", lambda: ["NVIDIA Test"] * 4)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_all_gpus_are_used_or_those_that_are_named() -> None:
+    assert devices("auto", Gpu()) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+    assert devices("cuda", Gpu(devices=(2, 0))) == ("cuda:2", "cuda:0")
+    assert devices("cpu", Gpu(devices=(2, 0))) == ("cpu",)
+    with pytest.raises(EngineError, match="no GPU 4; the driver shows 4, from 0 on"):
+        devices("cuda", Gpu(devices=(1, 4)))
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in ort.get_available_providers(), reason="the GPU build is installed"
+)
+def test_where_cuda_cannot_be_loaded_after_all_it_is_one_cpu_and_said(store: Path) -> None:
+    engine = Engine(store / "seed_cnn" / "1", "auto")
+    assert engine.devices == ("cpu",)
+    assert "could not load CUDA" in str(engine.fallback)
+    with pytest.raises(EngineError, match="CUDA was asked for"):
+        Engine(store / "seed_cnn" / "1", "cuda")
+
+
+def test_the_options_of_the_cuda_provider() -> None:
+    assert cuda_options(3, Gpu()) == {
+        "device_id": "3",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kNextPowerOfTwo",
+        "do_copy_in_default_stream": "1",
+        "use_tf32": "0",
+    }
+    assert cuda_options(0, Gpu(tf32=True))["use_tf32"] == "1"
+    assert cuda_options(0, Gpu(search="EXHAUSTIVE"))["cudnn_conv_algo_search"] == "EXHAUSTIVE"
 
 
 @pytest.mark.skipif(cuda.cuda_version() is not None, reason="the GPU build is installed")

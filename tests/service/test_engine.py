@@ -18,8 +18,11 @@ from onnx import TensorProto, helper
 
 from models.card import CardError
 from service.costs import FREE, Canvas
-from service.engine import Batching, Engine, EngineError, Scores, Stop
+from service.engine import Batching, Engine
+from service.failures import EngineError
 from service.images import Pixels
+from service.scores import Scores
+from service.sessions import Stop
 
 NETWORKS = ("efficientnet_lite0", "seed_cnn")
 CANVASES = (Canvas(1, 128, 128), Canvas(4, 64, 96), Canvas(8, 40, 40))
@@ -78,7 +81,7 @@ def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_on_the_cpu_shares_the_cores_with_decoding(store: Path) -> None:
-    assert Engine(store / "seed_cnn" / "1", "cpu").device == "cpu"
+    assert Engine(store / "seed_cnn" / "1", "cpu").devices == ("cpu",)
 
 
 # --- images of different sizes
@@ -423,7 +426,8 @@ LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from service.engine import Engine, OutOfMemory
+from service.engine import Engine
+from service.failures import OutOfMemory
 
 engine = Engine(Path(sys.argv[1]), "cpu")
 small = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from service.engine import Engine, EngineError
+from service.engine import Engine
 from service.external import Malformed, has_external_data
+from service.failures import EngineError
 from tests.versions import make_version
 
 ONES = np.ones(256, np.float32)

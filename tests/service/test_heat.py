@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.engine import Maps
 from service.heat import heat_maps
+from service.scores import Maps
 
 VALUES = np.array([[[0, 1, 2], [-4, 3, 4]], [[-3, -2, -1], [-3, -2, -1]]], np.float32)
 MAPS = Maps(np.array([7, 3]), VALUES)

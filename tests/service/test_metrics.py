@@ -17,12 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from service.batching import Batch, Group, Job
 from service.costs import Canvas
-from service.engine import Engine, Scores
+from service.engine import Engine
 from service.errors import Overloaded, TooManyPixels, UndecodableImage
 from service.metrics import Metrics
 from service.outcome import Outcome, Result
 from service.resize import Size
 from service.scheduler import Limits, Scheduler
+from service.scores import Scores
 from service.shares import Shares
 from service.version import version
 from service.work import Cost, Phase
@@ -262,6 +263,7 @@ def test_models_are_named_with_what_runs_them_as_long_as_they_are_loaded(store: 
     engines = [Engine(store / "seed_cnn" / "1", "cpu")]
     metrics.watch_models(engines)
     info = {"model": "seed_cnn", "version": "1", "provider": "CPUExecutionProvider"}
+    info["devices"] = "cpu"
     assert value(metrics, "model_info", **info) == 1
     engines.clear()
     assert b"seed_cnn" not in metrics.text()

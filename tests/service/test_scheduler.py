@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from service.batching import Batch
 from service.costs import FREE, Canvas, Costs, Line
-from service.engine import Scores, Stop
 from service.errors import (
     AnypoolError,
     DeadlineExceeded,
@@ -30,6 +29,8 @@ from service.errors import (
     UndecodableImage,
 )
 from service.scheduler import Limits, Scheduler
+from service.scores import Scores
+from service.sessions import Stop
 from service.work import Cost, Phase, Timed, Undecoded, inference_cost, seconds_in
 from tests.service.fakes import PLAIN, FakeEngine, Ran, grey
 
@@ -226,6 +227,7 @@ def test_an_engine_that_fails_in_an_unforeseen_way_is_answered_too() -> None:
             stop: Stop | None = None,
             canvas: Canvas | None = None,
             classes: Sequence[Sequence[int]] = (),
+            device: str | None = None,
         ) -> Scores:
             raise ValueError("nobody foresaw this")
 
@@ -651,7 +653,7 @@ def test_a_thumbnail_s_decode_does_not_wait_behind_large_photos() -> None:
 
 def test_another_device_runs_while_all_cores_are_busy() -> None:
     async def scenario() -> None:
-        busy, gpu = FakeEngine(), FakeEngine(device="CUDAExecutionProvider")
+        busy, gpu = FakeEngine(), FakeEngine(devices=("cuda:0",))
         busy.gate.clear()
         with closing(Scheduler(2, ROOMY)) as scheduler:
             tasks = [await submitted(scheduler, busy, grey(value, 8 + value)) for value in range(3)]
@@ -665,7 +667,7 @@ def test_another_device_runs_while_all_cores_are_busy() -> None:
 
 def test_another_device_that_hangs_leaves_the_cores_alone() -> None:
     async def scenario() -> None:
-        gpu, engine = FakeEngine(device="CUDAExecutionProvider", stubborn=True), FakeEngine()
+        gpu, engine = FakeEngine(devices=("cuda:0",), stubborn=True), FakeEngine()
         gpu.gate.clear()
         with closing(Scheduler(1, HASTY)) as scheduler:
             with pytest.raises(DeadlineExceeded):
@@ -676,6 +678,106 @@ def test_another_device_that_hangs_leaves_the_cores_alone() -> None:
             assert scheduler.lost == 1
             gpu.gate.set()
             await until(lambda: scheduler.lost == 0)
+
+    run(scenario())
+
+
+# --- several GPUs
+
+GPUS = ("cuda:0", "cuda:1")
+
+
+def test_two_gpus_share_the_work() -> None:
+    async def scenario() -> None:
+        gpus = FakeEngine(devices=GPUS)
+        gpus.gate.clear()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            tasks = [await submitted(scheduler, gpus, grey(value)) for value in range(20)]
+            gpus.gate.set()
+            assert [score(timed) for timed in await asyncio.gather(*tasks)] == [*range(20)]
+            assert {ran.device for ran in gpus.ran} == {*GPUS}
+
+    run(scenario())
+
+
+def test_a_huge_run_on_one_gpu_does_not_hold_the_other_up() -> None:
+    async def scenario() -> None:
+        gpus = FakeEngine(devices=GPUS)
+        held = gpus.gates["cuda:0"] = threading.Event()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            huge = await submitted(scheduler, gpus, grey(1, 30, 30))
+            for value in range(5):
+                assert score(await scheduler.infer(gpus, grey(value), 0.0, soon())) == value
+            assert [ran.device for ran in gpus.ran] == ["cuda:1"] * 5
+            held.set()
+            assert score(await huge) == 1
+
+    run(scenario())
+
+
+def test_of_free_gpus_the_one_that_has_worked_least_is_next() -> None:
+    async def scenario() -> None:
+        gpus = FakeEngine(devices=GPUS)
+        held = gpus.gates["cuda:0"] = threading.Event()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            first = await submitted(scheduler, gpus, grey(1))
+            await until(lambda: time.monotonic() - begun > 0.05)
+            held.set()
+            await first
+            while scheduler.busy["cuda:1"] < scheduler.busy["cuda:0"] and len(gpus.ran) < 9:
+                await scheduler.infer(gpus, grey(2), 0.0, soon())
+            assert [ran.device for ran in gpus.ran[:9]] == ["cuda:0"] + ["cuda:1"] * 8
+
+    begun = time.monotonic()
+    run(scenario())
+
+
+def test_memory_that_runs_out_on_a_gpu_splits_the_batch_there() -> None:
+    async def scenario() -> None:
+        gpu = FakeEngine(memory=2, devices=("cuda:3",))
+        gpu.gate.clear()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            tasks = [await submitted(scheduler, gpu, grey(value)) for value in range(5)]
+            gpu.gate.set()
+            assert [score(timed) for timed in await asyncio.gather(*tasks)] == [*range(5)]
+            assert {ran.device for ran in gpu.ran} == {"cuda:3"}
+            assert not scheduler.broken
+
+    run(scenario())
+
+
+def test_the_images_of_a_gpu_that_is_lost_are_told_to_try_again_and_it_runs_nothing_more() -> None:
+    async def scenario() -> None:
+        gpus = FakeEngine(devices=GPUS)
+        gpus.lost = {"cuda:0"}
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            with pytest.raises(NotReady, match="cuda:0") as caught:
+                await scheduler.infer(gpus, grey(1), 0.0, soon())
+            assert caught.value.retry_after >= 1
+            assert "illegal memory access" in scheduler.broken["cuda:0"]
+            for value in range(3):  # what was accepted is answered by the other one
+                assert score(await scheduler.infer(gpus, grey(value), 0.0, soon())) == value
+            assert [ran.device for ran in gpus.ran] == ["cuda:0"] + ["cuda:1"] * 3
+
+    run(scenario())
+
+
+def test_a_lost_gpu_is_not_tried_again_in_halves_and_who_waits_for_it_is_told() -> None:
+    async def scenario() -> None:
+        gpu = FakeEngine(devices=("cuda:0",), costs=Costs(Line(1.0, 1e-9)))
+        gpu.lost = {"cuda:0"}
+        gpu.gate.clear()
+        with closing(Scheduler(1, ROOMY)) as scheduler:
+            tasks = [await submitted(scheduler, gpu, grey(value)) for value in range(4)]
+            tasks.append(await submitted(scheduler, gpu, grey(9, 5, 5)))
+            gpu.gate.set()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(error, NotReady) for error in found), found
+            assert len(gpu.ran) == 1
+            with pytest.raises(NotReady, match="cuda:0"):
+                await scheduler.infer(gpu, grey(1), 0.0, soon())
+            assert score(await scheduler.infer(FakeEngine(), grey(2), 0.0, soon())) == 2
+            assert scheduler.idle
 
     run(scenario())
 
@@ -875,10 +977,11 @@ def test_a_worker_that_waited_for_room_starts_again_when_there_is_some() -> None
             stop: Stop | None = None,
             canvas: Canvas | None = None,
             classes: Sequence[Sequence[int]] = (),
+            device: str | None = None,
         ) -> Scores:
             if pictures[0].shape[:2] == (10, 7):
                 both.wait(10)  # fails unless two run at once
-            return super().run(pictures, stop, canvas, classes)
+            return super().run(pictures, stop, canvas, classes, device)
 
     async def scenario() -> None:
         engine = Together()

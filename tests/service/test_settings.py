@@ -101,3 +101,17 @@ def test_bodies_take_a_tenth_of_the_memory_and_two_largest_ones_fit(
     given: dict[str, float], megabytes: int
 ) -> None:
     assert Settings.model_validate(given).bodies_bytes == megabytes * 1_000_000
+
+
+def test_gpus_are_named_by_number_each_once() -> None:
+    assert Settings().numbers_of_devices is None
+    assert Settings(devices="2,0").numbers_of_devices == (2, 0)
+    for wrong in ("0,0", "a", "0,", "-1"):
+        with pytest.raises(ValidationError):
+            Settings(devices=wrong)
+
+
+def test_tf32_is_too_coarse_for_verification() -> None:
+    assert Settings(tf32=True).tf32
+    with pytest.raises(ValidationError, match="tf32 is too coarse"):
+        Settings(tf32=True, verify=True)

@@ -19,6 +19,7 @@ import pytest
 from service.costs import FREE
 from service.engine import Engine
 from service.errors import BadRequest, NotFound
+from service.failures import DeviceLost
 from service.folders import StoreError
 from service.scheduler import Limits, Scheduler
 from service.store import Entry, Store
@@ -686,3 +687,14 @@ def test_what_the_last_process_died_of_is_not_loaded_by_the_next(
     assert answer(found.get()) == 2
     assert "kills the process" in found.index()[0].reason
     assert note.read_text() == ""
+
+
+def test_a_gpu_that_is_lost_while_loading_is_not_the_fault_of_the_artifact(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(engine: Engine) -> None:
+        raise DeviceLost("CUDA failure 700: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Engine, "warm_up", lost)
+    with pytest.raises(DeviceLost):
+        Store(store, "cpu", None).load()
