@@ -1,1 +1,1 @@
-"""Benchmarks; they print ratios and assert nothing."""
+"""Load tests (`make load`, `make soak`; start at harness.py) and benchmarks (`make bench`)."""

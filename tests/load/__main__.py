@@ -36,8 +36,12 @@ def environment() -> dict[str, str]:
 
 
 def run(command: Sequence[str]) -> int:
-    """Its exit code."""
-    return subprocess.run(command, env=environment(), check=False).returncode
+    """Its exit code. Interrupted, it is waited for: it checks and reports what there is."""
+    with subprocess.Popen(command, env=environment()) as running:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:
+            return running.wait()
 
 
 def arrangement(options: argparse.Namespace) -> list[str]:

@@ -5,7 +5,7 @@ from html import escape
 from math import log10
 
 _WIDTH, _HEIGHT = 860, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 28, 28, 30
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555")
 _TICKS = 5
 
@@ -65,8 +65,8 @@ def _powers(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, …"""
+    """The next of 1, 2, 2.5, 5, 10, 20, …"""
     if value <= 0:
         return 1.0
     power = 10.0 ** (log10(value) // 1)
-    return next(float(step * power) for step in (1, 2, 5, 10) if step * power >= value)
+    return next(float(step * power) for step in (1, 2, 2.5, 5, 10) if step * power >= value)

@@ -65,17 +65,9 @@ def ours_get(url: str) -> Cost:
 def ours_post(url: str, folder: Path) -> Cost:
     """The whole of it: Locust, the picture, the answer read and kept for the check."""
     out = folder / "out"
-    more = ["--files", str(folder), "--resize", "native", "--loop", "closed"]
-    more += [
-        "--users",
-        str(CLIENTS),
-        "--spawn-rate",
-        str(CLIENTS),
-        "--run-time",
-        f"{SECONDS}s",
-        "--objective-ms",
-        "0",
-    ]
+    more = ["--files", str(folder), "--resize", "native", "--objective-ms", "0"]
+    more += ["--loop", "closed", "--users", str(CLIENTS), "--spawn-rate", str(CLIENTS)]
+    more += ["--run-time", f"{SECONDS}s"]
     assert run(locust(url, str(out), *more)) == 0
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report["requests"] / report["seconds"], report["cpu_ms"]

@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ class Harness:
         if self._is_master:
             self._make_pictures()
         _LOG.info("asking about each picture alone, to check the answers")
-        verdict = check(self.record.answers, self._alone)
+        verdict = check(self.record.answers, partial(self._alone, self._connections(1)))
         for example in verdict.examples:
             environment.events.request.fire(
                 request_type="CHECK", name="wrong answers", response_time=0, response_length=0,
@@ -251,14 +252,13 @@ class Harness:
         if runner is not None and runner.state in (STATE_SPAWNING, STATE_RUNNING):
             runner.stop()
 
-    def _alone(self, number: int) -> Mapping[int, float]:
+    def _alone(self, connections: Connections, number: int) -> Mapping[int, float]:
         """What the service says of a picture when nothing else is asked; nothing if it fails."""
         asked = raw([self._pictures[number]], self.settings.classify(top_k=5))
-        connections = self._connections(1)
         for _ in range(_TRIES):
             try:
                 with gevent.Timeout(60):
-                    reply = connections.post(asked)
+                    reply = connections.post(lambda: asked)
                 if reply.status == 200:
                     (answer,) = results(reply.body)
                     return answer.probabilities

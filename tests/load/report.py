@@ -111,6 +111,7 @@ class Report:
     """A whole run; `passed` is what the exit code says."""
 
     settings: Settings
+    begun: float  # in seconds since 1970
     seconds: float
     requests: int
     images: int  # answered
@@ -158,6 +159,7 @@ class Report:
         lags = [s.lag for s in samples] or [0.0]
         return cls(
             settings=settings,
+            begun=begun,
             seconds=round(ended - begun, 1),
             requests=len(samples),
             images=images,

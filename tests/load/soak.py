@@ -86,11 +86,11 @@ def drift(timeline: Sequence[dict[str, Any]]) -> float:
 
 
 def watched(command: Sequence[str], pid: int) -> list[tuple[float, float]]:
-    """Run it; resident memory of that process meanwhile."""
-    begun, memory = time.monotonic(), []
+    """Run it; resident memory of that process meanwhile, by time.time()."""
+    memory = []
     with subprocess.Popen(command, env=environment()) as running:
         while running.poll() is None:
-            memory.append((time.monotonic() - begun, resident_mb(pid)[0]))
+            memory.append((time.time(), resident_mb(pid)[0]))
             time.sleep(_SAMPLE_S)
     return memory
 
@@ -110,7 +110,8 @@ def soak(artifacts: Path, minutes: float, out: Path, step_s: float, pictures: in
         memory = watched(command, worker)
         assert server.workers() == [worker], "the worker was replaced meanwhile"
     report = _report(out)
-    during = [each for each in memory if each[0] <= 60 * minutes]
+    begun, seconds = report["begun"], report["seconds"]  # pictures are made before, checked after
+    during = [(at - begun, mb) for at, mb in memory if 0 <= at - begun <= seconds]
     timeline = report["timeline"]
     return Soak(minutes, capacity, rate, slope(during), during, drift(timeline), report)
 

@@ -10,15 +10,18 @@ from tests.e2e.server import Server
 from tests.load.__main__ import locust, run
 
 # Name, first rate, options.
+_NATIVE = ["--resize", "native"]
 ROWS = (
-    ("thumbs, raw", 50, ["--mix", "thumbs"]),
-    ("thumbs, multipart of 16", 4, ["--mix", "thumbs", "--form", "multipart", "--together", "16"]),
-    ("thumbs, OIP of 16", 4, ["--mix", "thumbs", "--form", "oip", "--together", "16"]),
-    ("web, raw", 10, ["--mix", "web"]),
-    ("web, raw, native", 8, ["--mix", "web", "--resize", "native"]),
-    ("phone, raw", 8, ["--mix", "phone"]),
-    ("mixed, raw", 10, ["--mix", "mixed"]),
-)
+    ("thumbs", 30, ["--mix", "thumbs"]),
+    ("thumbs, native", 60, ["--mix", "thumbs", *_NATIVE]),
+    ("thumbs, native, multipart of 16", 8,
+     ["--mix", "thumbs", *_NATIVE, "--form", "multipart", "--together", "16"]),
+    ("thumbs, OIP of 4", 8, ["--mix", "thumbs", "--form", "oip", "--together", "4"]),
+    ("web", 30, ["--mix", "web"]),
+    ("web, native", 8, ["--mix", "web", *_NATIVE]),
+    ("phone", 15, ["--mix", "phone"]),
+    ("mixed", 30, ["--mix", "mixed"]),
+)  # fmt: skip
 
 
 def main() -> int:

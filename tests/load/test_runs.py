@@ -37,6 +37,18 @@ def test_one_wrong_probability_ends_with_1_and_writes_both_reports(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_an_interrupted_run_is_checked_and_reported(tmp_path: Path) -> None:
+    with Fake(wrong=20) as fake:
+        command = locust(fake.url, str(tmp_path), *QUICK, *OPEN, "--run-time", "5m")
+        with subprocess.Popen(command, env=environment()) as running:
+            _until(lambda: fake.count > 40)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(60) == 1
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (report["wrong"], report["failed"]) == (1, 0)
+
+
+@pytest.mark.slow
 def test_refusals_are_no_errors(tmp_path: Path) -> None:
     with Fake(refused=3) as fake:
         code, report = loaded(fake.url, tmp_path, *OPEN, "--objective-ms", "0")

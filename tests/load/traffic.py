@@ -53,26 +53,28 @@ class Connections:
         self._free = BoundedSemaphore(most)
         self._idle: list[tuple[float, HTTPClient]] = []
 
-    def post(self, request: Request) -> Reply:
-        """What the service replies."""
-        return self._send("POST", request.path, request.body, request.headers)
+    def post(self, ask: Callable[[], Request]) -> Reply:
+        """What the service replies; the request is made when there is a connection for it."""
+        with self._free:
+            request = ask()
+            return self._send("POST", request.path, request.body, request.headers)
 
     def get(self, path: str) -> Reply:
         """The same, of GET."""
-        return self._send("GET", path, b"", {})
+        with self._free:
+            return self._send("GET", path, b"", {})
 
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        with self._free:
-            client, reply = self._take(), None
-            try:
-                answer = client.request(method, self._prefix + path, body, headers)
-                retry_after = answer.get("retry-after") is not None
-                reply = Reply(int(answer.status_code), retry_after, bytes(answer.read()))
-            finally:  # also when a timeout strikes
-                if reply is None:
-                    client.close()
-                else:
-                    self._idle.append((time.perf_counter(), client))
+        client, reply = self._take(), None
+        try:
+            answer = client.request(method, self._prefix + path, body, headers)
+            retry_after = answer.get("retry-after") is not None
+            reply = Reply(int(answer.status_code), retry_after, bytes(answer.read()))
+        finally:  # also when a timeout strikes
+            if reply is None:
+                client.close()
+            else:
+                self._idle.append((time.perf_counter(), client))
         return reply
 
     def _take(self) -> HTTPClient:
@@ -151,8 +153,7 @@ class Traffic:
         length = 0
         try:
             with gevent.Timeout(max(self._bounds.timeout_s - lag, 0.001)):
-                request = self._form.ask(pictures, self._path)
-                reply = self._connections.post(request)
+                reply = self._connections.post(lambda: self._form.ask(pictures, self._path))
             outcome, why, first = self._read(pictures, reply)
             length = len(reply.body)
         except gevent.Timeout:
