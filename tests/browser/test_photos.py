@@ -108,9 +108,11 @@ def test_any_of_a_thousand_classes_is_found_by_its_name(visit: Visit, playground
     visit.settled()
     card = visit.card("panda.webp")
     search = card.get_by_role("combobox")
-    search.press_sequentially("goldf")
-    expect(visit.page.locator("#class-names option")).to_have_count(2)
+    search.press_sequentially("o")  # which is in most of them
+    expect(visit.page.locator("#class-names option")).to_have_count(12)
     assert visit.page.evaluate("document.querySelectorAll('*').length") < 300
+    search.fill("goldf")
+    expect(visit.page.locator("#class-names option")).to_have_count(2)
     search.press("Enter")
     expect(card.locator(".row")).to_have_count(6)
     (right,) = asked(playground, "panda.webp", classes=1)
