@@ -1,6 +1,6 @@
 // Class activation maps as pictures.
 
-// From nothing to most; style.css draws the same beside the slider.
+// From nothing to most; cards.css draws the same beside the slider.
 const STOPS = [[20, 18, 66], [92, 40, 146], [205, 52, 110], [246, 130, 58], [255, 226, 120]];
 const COLOURS = palette();
 const FAINTEST = 90; // so that what is hot stands out, and the photo can be seen where nothing is

@@ -62,7 +62,7 @@ function show(panel, readings) {
   const mixed = ["mixed", "pinned"].reduce((sum, kind) => sum + grown(first, last, "anypool_runs_total", { kind }), 0);
   panel.querySelector("dl").replaceChildren(
     figure("Images a second", rates.length ? rates.at(-1).toFixed(1) : "…", sparkline(rates)),
-    figure("Queue", `${(last.sum("anypool_admitted_pixels") / 1e6).toFixed(1)} megapixels`),
+    figure("Queue, megapixels", (last.sum("anypool_admitted_pixels") / 1e6).toFixed(1)),
     figure("Images in a run", runs ? (images / runs).toFixed(1) : "–"),
     figure("Runs of mixed sizes", runs ? percent(mixed / runs) : "–"),
   );

@@ -8,9 +8,9 @@ export function percent(part) {
   return part > 0 && part < 0.0005 ? "<0.1%" : PERCENT.format(part);
 }
 
-/** "1024 × 681" */
+/** "1024 × 681", never broken into two lines. */
 export function sides({ width, height }) {
-  return `${width} × ${height}`;
+  return `${width}\u00a0×\u00a0${height}`;
 }
 
 /** "12.5 MB" */

@@ -33,7 +33,7 @@ def test_every_file_is_sent_once_and_then_only_when_it_changes(
 
 def test_files_have_the_types_that_browsers_insist_on(client: httpx.Client) -> None:
     kinds = {name: client.get(name).headers["content-type"] for name in
-             ("/", "/static/app.js", "/static/style.css", "/static/icon.svg")}  # fmt: skip
+             ("/", "/static/app.js", "/static/base.css", "/static/icon.svg")}  # fmt: skip
     assert [kind.partition(";")[0] for kind in kinds.values()] == [
         "text/html", "text/javascript", "text/css", "image/svg+xml",
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def test_scripts_name_no_host_make_no_markup_and_store_nothing(path: Path) -> No
     text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
     assert re.findall(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|\beval\(", text) == []
     assert re.findall(r"localStorage|sessionStorage|indexedDB|document\.cookie", text) == []
-    assert len(text.splitlines()) < 250
+    assert len(text.splitlines()) < 300
 
 
 def test_each_example_photo_is_attributed() -> None:
