@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.faults.load import AT_MOST_S, Load, photos
-from tests.e2e.faults.table import Fault, record
+from tests.e2e.faults.table import Fault, record, told
 from tests.e2e.server import Server
 from tests.e2e.test_slow_clients import HEADER, connect, everything, many, metric
 from tests.e2e.test_swap import wait
@@ -133,8 +133,3 @@ def test_the_work_of_clients_that_went_away_is_dropped(impatient: Server, load: 
     assert dropped >= 60  # the others had run, or ran just then
     assert set(load.seen) == {"right"}
     assert impatient.log.count(" 499 ") >= 10
-
-
-def told(endings: Counter[str]) -> str:
-    """For the table."""
-    return ", ".join(f"{count} {what}" for what, count in sorted(endings.items()))

@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.faults.load import Load, photos
-from tests.e2e.faults.table import Fault, record
-from tests.e2e.faults.test_clients import told
+from tests.e2e.faults.table import Fault, record, told
 from tests.e2e.faulty import HANGS, RAISES
 from tests.e2e.server import Server
 from tests.e2e.test_hanging import FaultyServer
@@ -52,7 +51,7 @@ def test_a_run_that_raises(store: Path) -> None:
             poison = client.post(url, content=png(RAISES, RAISES))
             check_problem(poison, 500, "inference-failed")
         load.wait_for_right()
-        record(Fault.RUN_RAISES, load, "50 500")
+        record(Fault.RUN_RAISES, load, "50 × 500")
     assert set(load.seen) == {"right"}
 
 
@@ -68,7 +67,7 @@ def test_a_run_that_hangs(store: Path) -> None:
         server.wait_for_log("died")
         load.wait_for_right()
         assert server.workers() != before
-        record(Fault.RUN_HANGS, load, str(late.status_code))
+        record(Fault.RUN_HANGS, load, f"1 × {late.status_code}")
     check_problem(late, 504, "deadline-exceeded")
     assert set(load.seen) <= {"right", "503", "reset"}
     assert load.seen["reset"] <= 3

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.e2e.faults.load import Load, photos
-from tests.e2e.faults.table import Fault, record
-from tests.e2e.faults.test_clients import first_word, told
+from tests.e2e.faults.table import Fault, record, told
+from tests.e2e.faults.test_clients import first_word
 from tests.e2e.server import Server
 from tests.e2e.test_slow_clients import HEADER, connect, everything
 from tests.fuzz.pictures import encoded
