@@ -161,7 +161,8 @@ def _outcome(connection: http.client.HTTPConnection, ask: Ask) -> str:
         connection.close()
         return _ending(exc)
     if answer.status != 200:
-        return str(answer.status)
+        hopeless = answer.status == 503 and answer.getheader("Retry-After") is None
+        return f"{answer.status} without Retry-After" if hopeless else str(answer.status)
     try:
         return "right" if ask.right(json.loads(body)) else "wrong"
     except (ValueError, KeyError):

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ _ROOT = Path(__file__).parents[3]
 BUILD, README = _ROOT / "build", _ROOT / "README.md"
 _BEGIN, _END = "<!-- faults: made by python -m tests.e2e.faults -->", "<!-- end of faults -->"
 _HEAD = """\
-| fault | its cause sees | the others see | lost | slowest | normal |
+| fault | who causes it sees | the others see | lost | slowest | normal |
 |---|---|---|---|---|---|"""
 _LOST = ("reset", "cut", "silent", "wrong")
 
@@ -61,17 +62,15 @@ class Row:
 
     def cells(self) -> list[str]:
         """All but the first."""
-        seen = ", ".join(f"{count} {what}" for what, count in self.others.items())
+        seen = told(self.others)
         normal = "it has ended" if self.normal_after_s is None else _seconds(self.normal_after_s)
         return [self.cause or "–", seen, str(self.lost), _seconds(self.slowest_s), normal]
 
 
 def record(fault: Fault, load: Load, cause: str = "", *, ended: bool = False) -> None:
     """Write down what the load saw; the row takes the place of an older one."""
-    others = dict(load.seen.most_common())
-    rows = read() | {
-        fault: Row(cause, others, load.slowest_s, None if ended else load.normal_after_s)
-    }
+    normal = None if ended else load.normal_after_s
+    rows = read() | {fault: Row(cause, dict(load.seen), load.slowest_s, normal)}
     BUILD.mkdir(exist_ok=True)
     kept = {fault.name: asdict(rows[fault]) for fault in Fault if fault in rows}
     (BUILD / "faults.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
@@ -103,6 +102,15 @@ def named(readme: str) -> list[str]:
     made = readme.partition(_BEGIN)[2].partition(_END)[0]
     rows = [line for line in made.splitlines() if line.startswith("| ")]
     return [row.split("|")[1].strip() for row in rows[1:]]
+
+
+def told(seen: Mapping[str, int]) -> str:
+    """What came back, and how often."""
+    return ", ".join(f"{count} × {what}" for what, count in sorted(seen.items(), key=_right_first))
+
+
+def _right_first(one: tuple[str, int]) -> tuple[bool, str]:
+    return one[0] != "right", one[0]
 
 
 def _seconds(seconds: float) -> str:

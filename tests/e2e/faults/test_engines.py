@@ -2,14 +2,14 @@
 
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.e2e.faults.load import Load, photos
-from tests.e2e.faults.table import Fault, record
-from tests.e2e.faults.test_clients import told
+from tests.e2e.faults.table import Fault, record, told
 from tests.e2e.faulty import HANGS, RAISES
 from tests.e2e.server import Server
 from tests.e2e.test_hanging import FaultyServer
@@ -42,18 +42,23 @@ def test_a_model_that_fails_while_another_serves(store: Path, tmp_path: Path) ->
 
 def test_a_run_that_raises(store: Path) -> None:
     with (
-        FaultyServer(store, batching="mixed") as server,
+        FaultyServer(store, cores=1, batching="mixed") as server,  # so that images share runs
         Load(server.url, photos(server.url)) as load,
-        httpx.Client(timeout=60) as client,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+        ThreadPoolExecutor(4) as clients,
     ):
         load.strike()
-        url = f"{server.url}/v1/classify?resize=native"
-        for _ in range(50):
-            poison = client.post(url, content=png(RAISES, RAISES))
-            check_problem(poison, 500, "inference-failed")
+        poison = png(RAISES, RAISES)
+        sent = [
+            clients.submit(client.post, "/v1/classify?resize=native", content=poison)
+            for _ in range(200)
+        ]
+        for answer in sent:
+            check_problem(answer.result(), 500, "inference-failed")
         load.wait_for_right()
-        record(Fault.RUN_RAISES, load, "50 500")
+        record(Fault.RUN_RAISES, load, f"{len(sent)} × 500")
     assert set(load.seen) == {"right"}
+    assert "failed, now in halves" in server.log
 
 
 def test_a_run_that_hangs(store: Path) -> None:
@@ -68,7 +73,7 @@ def test_a_run_that_hangs(store: Path) -> None:
         server.wait_for_log("died")
         load.wait_for_right()
         assert server.workers() != before
-        record(Fault.RUN_HANGS, load, str(late.status_code))
+        record(Fault.RUN_HANGS, load, f"1 × {late.status_code}")
     check_problem(late, 504, "deadline-exceeded")
     assert set(load.seen) <= {"right", "503", "reset"}
     assert load.seen["reset"] <= 3

@@ -16,10 +16,18 @@ import pytest
 from PIL import Image
 
 from tests.e2e.faults.load import Load, photos
-from tests.e2e.faults.table import Fault, record
-from tests.e2e.faults.test_clients import first_word, told
+from tests.e2e.faults.table import Fault, record, told
+from tests.e2e.faults.test_clients import first_word
 from tests.e2e.server import Server
-from tests.e2e.test_slow_clients import HEADER, connect, everything
+from tests.e2e.test_slow_clients import (
+    HEADER,
+    connect,
+    everything,
+    many,
+    metric,
+    one_answer,
+)
+from tests.e2e.test_swap import wait
 from tests.fuzz.pictures import encoded
 
 pytestmark = pytest.mark.slow
@@ -84,18 +92,21 @@ def test_a_clock_that_jumps(store: Path, tmp_path: Path) -> None:
     source = Path(__file__).with_name("clock.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     shift.write_bytes(bytes(8))
-    mapped = shift.open("r+b", buffering=0)
     under = ("env", f"LD_PRELOAD={library}", f"CLOCK_SHIFT={shift}")
     options = ("--header-timeout-s", "1", "--body-timeout-s", "1")
     with (
+        shift.open("r+b") as mapped,
         Server(store, *options, under=under) as server,
         Load(server.url, photos(server.url)) as load,
     ):
         load.strike()
         for days in (1, -1):
-            with connect(server) as silent, connect(server) as slow:
+            with connect(server) as silent, connect(server) as slow, connect(server) as long:
                 slow.sendall(HEADER + b"Content-Length: 9\r\n\r\n")
+                long.sendall(many("panda", 10))
+                wait(lambda: metric(server, "anypool_admitted_pixels") > 4_000_000, "accepted")
                 os.pwrite(mapped.fileno(), struct.pack("q", days * _DAY), 0)
+                assert b'"error"' not in one_answer(long)
                 assert everything(silent) == b""
                 assert first_word(everything(slow)) == "408"
             load.wait_for_right()

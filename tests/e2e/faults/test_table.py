@@ -26,4 +26,4 @@ def test_a_new_table_takes_the_place_of_the_old_one() -> None:
     assert into(once, made) == once
     assert named(once) == list(Fault)
     assert once.partition("<!-- faults")[0] == readme.partition("<!-- faults")[0]
-    assert "| SIGTERM | 413 | 7 right, 2 reset, 1 503 | 2 | 0.3 s | at once |" in once
+    assert "| SIGTERM | 413 | 7 × right, 1 × 503, 2 × reset | 2 | 0.3 s | at once |" in once
