@@ -86,6 +86,7 @@ def test_all_gpus_are_used_or_those_that_are_named() -> None:
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in ort.get_available_providers(), reason="the GPU build is installed"
 )
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_where_cuda_cannot_be_loaded_after_all_it_is_one_cpu_and_said(store: Path) -> None:
     engine = Engine(store / "seed_cnn" / "1", "auto")
     assert engine.devices == ("cpu",)
