@@ -65,7 +65,8 @@ class Stop:
 class Sessions:
     """Those of one artifact on one device: any shape, mixed sizes, and each pinned canvas.
 
-    provider: what runs them, as ONNX Runtime calls it: the CPU where CUDA could not be loaded
+    provider: what runs them, as ONNX Runtime calls it
+    fell_back: that is the CPU, since CUDA could not be loaded
     """
 
     def __init__(
@@ -75,13 +76,9 @@ class Sessions:
         ragged = folder / "ragged.onnx"
         self.plain = _session(folder / "model.onnx", device, gpu)
         self.provider: str = self.plain.get_providers()[0]
+        self.fell_back = device != CPU and self.provider != _CUDA
         self.ragged = _session(ragged, device, gpu) if mixes else None
         self.pinned = {canvas: _session(ragged, device, gpu, canvas) for canvas in canvases}
-
-    @property
-    def fell_back(self) -> bool:
-        """CUDA was asked for, and is not what runs."""
-        return self.provider != _CUDA
 
 
 def devices(provider: Provider, gpu: Gpu) -> tuple[str, ...]:

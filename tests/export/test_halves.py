@@ -100,6 +100,8 @@ def test_numbers_made_of_sizes_stay_in_32_bits() -> None:
         ],
         kernel(0.5),
     )
+    assert types(make_half(model))["c_half"] == HALF
+    assert "pixel_count_half" not in types(make_half(model))
     pixels = np.ones((1, 1, 300, 300), np.uint8)
     np.testing.assert_array_equal(run(make_half(model), pixels), run(model, pixels))
     assert run(make_half(model), pixels).max() == 45_000

@@ -14,7 +14,7 @@ from service.api.deps import Service
 from service.api.ops import readyz
 from service.engine import Engine
 from service.failures import EngineError
-from service.sessions import Gpu, cuda_options, devices
+from service.sessions import Gpu, Sessions, cuda_options, devices
 
 
 class Driver:
@@ -86,12 +86,19 @@ def test_all_gpus_are_used_or_those_that_are_named() -> None:
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in ort.get_available_providers(), reason="the GPU build is installed"
 )
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_where_cuda_cannot_be_loaded_after_all_it_is_one_cpu_and_said(store: Path) -> None:
     engine = Engine(store / "seed_cnn" / "1", "auto")
     assert engine.devices == ("cpu",)
     assert "could not load CUDA" in str(engine.fallback)
     with pytest.raises(EngineError, match="CUDA was asked for"):
         Engine(store / "seed_cnn" / "1", "cuda")
+
+
+def test_sessions_on_the_cpu_have_not_fallen_back_to_it(store: Path) -> None:
+    made = Sessions(store / "seed_cnn" / "1", "cpu", Gpu(), [], mixes=True)
+    assert (made.provider, made.fell_back) == ("CPUExecutionProvider", False)
+    assert made.ragged is not None
 
 
 def test_the_options_of_the_cuda_provider() -> None:

@@ -767,7 +767,8 @@ def test_a_lost_gpu_is_not_tried_again_in_halves_and_who_waits_for_it_is_told() 
         gpu = FakeEngine(devices=("cuda:0",), costs=Costs(Line(1.0, 1e-9)))
         gpu.lost = {"cuda:0"}
         gpu.gate.clear()
-        with closing(Scheduler(1, ROOMY)) as scheduler:
+        patient = Limits(queue_pixels=10_000, batch_pixels=10_000, run_s=10_000)
+        with closing(Scheduler(1, patient)) as scheduler:
             tasks = [await submitted(scheduler, gpu, grey(value)) for value in range(4)]
             tasks.append(await submitted(scheduler, gpu, grey(9, 5, 5)))
             gpu.gate.set()
