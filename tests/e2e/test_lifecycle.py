@@ -1,5 +1,8 @@
 """Starting, draining, dying and coming back, with real processes and signals."""
 
+import os
+import shutil
+import signal
 import socket
 import threading
 import time
@@ -63,6 +66,19 @@ def test_a_worker_does_not_outlive_its_supervisor(store: Path) -> None:
         while Path(f"/proc/{worker}").exists() and time.monotonic() < give_up:
             time.sleep(0.1)
         assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_replacement_that_cannot_load_its_model_says_so(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store / "seed_cnn", tmp_path / "seed_cnn")
+    with Server(tmp_path) as server:
+        (worker,) = server.workers()
+        (tmp_path / "seed_cnn" / "1" / "model.onnx").write_bytes(b"")
+        os.kill(worker, signal.SIGKILL)
+        server.wait_for_log(f"Child process [{worker}] died")
+        answer = httpx.get(f"{server.url}/readyz", timeout=30)
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "not-ready"
+    assert "no model could be loaded" in answer.json()["detail"]
 
 
 def test_serving_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:

@@ -57,5 +57,5 @@ def test_a_worker_that_dies_comes_back_and_only_what_it_had_is_lost(
         record(fault, load)
 
     assert after != before
-    assert set(load.seen) <= {"right", "reset", "503"}
+    assert set(load.seen) <= {"right", "reset"}  # nobody is refused: who comes meanwhile waits
     assert load.seen["reset"] <= 3  # one a client: what was on its way, or a connection kept
