@@ -3,7 +3,8 @@
 `make soak MINUTES=30`. It starts the service, measures the capacity, then sends pictures of
 thousands of sizes. Ends with 1 if the worker's resident memory grows by 1 MB a minute or more after
 the warm-up, if the median latency of the last third is more than DRIFT times that of the first, or
-if an answer was wrong.
+if an answer was wrong or missing. The machine must be otherwise idle: 70 % of what it could do
+before is too much when it can do half of that now.
 """
 
 import argparse
@@ -47,9 +48,9 @@ class Soak:
 
     @property
     def passed(self) -> bool:
-        """Whether all three hold."""
-        wrong = self.load["wrong"] + self.load["unchecked"]
-        return self.slope_mb_min < SLOPE_MB and self.drift <= DRIFT and wrong == 0
+        """Whether all hold."""
+        bad = self.load["wrong"] + self.load["unchecked"] + self.load["failed"]
+        return self.slope_mb_min < SLOPE_MB and self.drift <= DRIFT and bad == 0
 
     def text(self) -> str:
         """For a terminal."""
