@@ -22,7 +22,7 @@ from service.failures import kind_of
 from service.images import Pixels
 from service.logs import configuration, configure
 from service.scores import Scores
-from service.sessions import Stop
+from service.sessions import CPU, Stop
 from service.settings import Settings
 from service.store import Store
 from service.supervisor import Supervisor
@@ -53,7 +53,7 @@ class FaultyEngine(Engine):
             raise RuntimeError("as it was told to")
         if LOSES in sides:
             raise kind_of(LOST)(LOST)
-        return super().run(pictures, stop, canvas, classes)
+        return super().run(pictures, stop, canvas, classes, CPU)
 
 
 class FaultyStore(Store):
