@@ -34,6 +34,11 @@ class Supervisor(Multiprocess):
         self._note = os.memfd_create("loading")  # in memory, and outlives the workers
         os.environ[NOTE] = f"/proc/{os.getpid()}/fd/{self._note}"
 
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:  # else one that dies before it answers is waited for
+            process.child_conn.close()  # until _HANG_S is over: this end would never close
+        super().keep_subprocess_alive()
+
     def terminate_all(self) -> None:
         for held in self.sockets:  # else the kernel queues connections that nobody will answer
             held.close()
