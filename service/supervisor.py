@@ -35,6 +35,11 @@ class Supervisor(Multiprocess):
         self._drain_s = drain_s
         self._folder = folder
 
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:  # else one that dies before it answers is waited for
+            process.child_conn.close()  # until _HANG_S is over: this end would never close
+        super().keep_subprocess_alive()
+
     def terminate_all(self) -> None:
         self._folder.end()
         for held in self.sockets:  # else the kernel queues connections that nobody will answer

@@ -57,6 +57,19 @@ def test_new_requests_are_refused_while_draining(store: Path) -> None:
     assert all(result["predictions"] == results[0]["predictions"] for result in results)
 
 
+def test_a_worker_that_dies_before_it_answers_its_supervisor_is_replaced_too(store: Path) -> None:
+    with Server(store, "--model", "seed_cnn") as server:
+        (before,) = server.workers()
+        os.kill(before, signal.SIGSTOP)
+        time.sleep(1.5)  # by now it has been asked: twice a second
+        os.kill(before, signal.SIGKILL)
+        give_up = time.monotonic() + 15  # a worker that lives and hangs has 30 seconds
+        while server.workers() in ([], [before]):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        server.wait_until_ready()
+
+
 def test_a_worker_does_not_outlive_its_supervisor(store: Path) -> None:
     with Server(store) as server:
         (worker,) = server.workers()
