@@ -48,8 +48,8 @@ def test_everybody_can_read_the_page(
 
 def test_a_keyboard_is_enough(visit: Visit) -> None:
     page = visit.page
-    go_to(page, "Choose photos")
-    with page.expect_file_chooser():
+    with page.expect_file_chooser():  # in time: the browser must be told to hand its dialog over
+        go_to(page, "Choose photos")
         page.keyboard.press("Enter")
     go_to(page, "Panda")
     page.keyboard.press("Enter")

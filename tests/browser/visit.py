@@ -91,7 +91,8 @@ class Visit:
         return self.page.get_by_role("article", name=name)
 
     def settled(self) -> None:
-        """Return when every photo has its answer."""
+        """Return when there is a photo, and every one has its answer."""
+        expect(self.page.get_by_role("article")).not_to_have_count(0, timeout=SLOW_MS)
         states = self.page.locator("article[data-state=waiting]")
         expect(states).to_have_count(0, timeout=SLOW_MS)
         expect(self.page.locator("#progress")).to_be_hidden(timeout=SLOW_MS)
