@@ -120,10 +120,14 @@ class Place:
         return SharedNumber(self.folder / f"number-{name}")
 
     def publish(self, name: str, text: str) -> None:
-        """Show a text to the other workers, whole or not at all, in place of the last one."""
+        """Show a text to the other workers, whole or not at all, in place of the last one.
+
+        Where there is no room the last one stays.
+        """
         path = self.folder / f"{name}-{self.index}"
-        path.with_suffix(".new").write_text(text, encoding="utf-8")
-        path.with_suffix(".new").replace(path)
+        with suppress(OSError):
+            path.with_suffix(".new").write_text(text, encoding="utf-8")
+            path.with_suffix(".new").replace(path)
 
     def published(self, name: str) -> dict[int, str]:
         """The texts of that name by place; of this place, what the worker before it left."""
@@ -151,9 +155,9 @@ def take_place() -> Place:
             continue
         lock.seek(0)
         before = int(lock.read() or 0) or None
-        lock.truncate(0)
-        lock.write(b"%d" % os.getpid())
-        lock.flush()
+        with suppress(OSError):  # no room: then the next one does not learn of this one's end
+            os.ftruncate(lock.fileno(), 0)
+            os.pwrite(lock.fileno(), b"%d" % os.getpid(), 0)
         return Place(folder, index, index == 0 and before is None, before, lock)
     raise AssertionError("places never end")
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -185,3 +186,23 @@ def test_statistics_are_those_of_all_workers_and_outlive_one(folder: Path) -> No
     replacement.publish()
     assert counted(one) == (3, 4)
     assert counted(one) == (3, 4)  # asking changes nothing
+
+
+def test_a_worker_takes_its_place_and_publishes_what_it_can_where_nothing_can_be_written(
+    folder: Path,
+) -> None:
+    here = take_place()
+    here.publish("text", "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as on a full disk
+    try:
+        there = Other()
+        here.publish("text", "after")
+        assert here.published("text")[0] == "before"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert there.index == 1
+    there.die()
+    again = Other()
+    assert (again.index, again.first) == (1, False)
+    again.die()
