@@ -29,7 +29,7 @@ from service.statistics import Statistics
 from service.store import Store
 from service.tuning import tuned
 from service.version import version
-from service.workers import Place, share, take_place
+from service.workers import Folder, Place, place_here, share
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -87,11 +87,11 @@ def create_store(
     )
 
 
-def create_keys(settings: Settings, place: Place | None = None) -> Keys | None:
+def create_keys(settings: Settings, folder: Folder | None = None) -> Keys | None:
     """Whose keys are let in, None for everybody; raises KeysError."""
     if settings.api_keys_file is None:
         return None
-    return load_keys(settings.api_keys_file, None if place is None else place.number)
+    return load_keys(settings.api_keys_file, None if folder is None else folder.number)
 
 
 def create_traces(settings: Settings) -> "Traces | None":
@@ -105,7 +105,7 @@ def create_traces(settings: Settings) -> "Traces | None":
 
 def create_worker() -> FastAPI:
     """The application of one worker process, as the supervisor starts it."""
-    return create_app(place=take_place())
+    return create_app(place=place_here())
 
 
 def create_app(settings: Settings | None = None, place: Place | None = None) -> FastAPI:
@@ -117,8 +117,8 @@ def create_app(settings: Settings | None = None, place: Place | None = None) -> 
     explicit = frozenset(settings.model_fields_set)
     settings = tuned(settings)
     if place is not None:
-        settings = share(settings, place.index)
-    among = place if settings.workers > 1 else None  # others
+        settings = share(settings, place.number)
+    among = place.folder if place is not None and settings.workers > 1 else None
     metrics = Metrics(among)
     scheduler = create_scheduler(settings, metrics)
     metrics.watch(scheduler)

@@ -265,6 +265,11 @@ class Engine:
             shape = "×".join(str(side) for side in feed["pixels"].shape)
             raise kind_of(str(exc))(f"ONNX Runtime failed on {shape}: {exc}") from exc
         probabilities = arrays["probabilities"]
+        if not np.isfinite(probabilities).all():  # of one image perhaps: halves will show which
+            raise EngineError(
+                "the network's probabilities are no numbers (NaN): its weights are broken, or in "
+                "16 bits too large; run anypool verify"
+            )
         ranking = np.argsort(-probabilities, axis=1, kind="stable")  # here, off the event loop
         maps = tuple(maps_of(arrays, classes)) if _MAPS in arrays else None
         return Scores(arrays["logits"], probabilities, arrays.get("embedding"), ranking, maps)

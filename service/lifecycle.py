@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
 _LOOK_S = 0.02
+_RETRY_S = 5.0  # between two attempts of one of several workers to load
+_ONCE_S = 1.0  # signals that come together are one: of a terminal, and then of the supervisor
+_PATIENCE_S = 10.0  # without anybody to answer; Kubernetes gives a pod up after 30
 _HANG_S = 3.0  # for a run that was told to stop; then the process is replaced
 _HUNG = 70  # exit code
 _IDLE_S = 5.0  # without work; then memory that large images took is given back
@@ -28,7 +31,7 @@ _IDLE_S = 5.0  # without work; then memory that large images took is given back
 @asynccontextmanager
 async def lifespan(parts: Service) -> AsyncIterator[None]:
     """Load, and watch while the block listens; in the end let go."""
-    loading = asyncio.create_task(_load(parts))
+    loading = asyncio.create_task(_keep_loading(parts))
     watches = [_end_with_parent(parts.place), _end_hung(parts), _tidy_when_idle(parts)]
     if parts.settings.workers > 1:
         watches.append(_publish(parts))
@@ -36,8 +39,7 @@ async def lifespan(parts: Service) -> AsyncIterator[None]:
         watches.append(_follow_the_disk(parts))
     watching = [asyncio.create_task(watch) for watch in watches]
     _drain_on_signal(parts)
-    if parts.place is not None and not parts.place.first:
-        await _ready(parts)
+    await _time_to_listen(parts)
     try:
         yield
     finally:
@@ -56,9 +58,18 @@ async def _send_traces(parts: Service) -> None:
         await asyncio.to_thread(parts.traces.close)
 
 
-async def _load(parts: Service) -> None:
+async def _keep_loading(parts: Service) -> None:
+    """One of several workers tries again: it would be the one that never answers."""
+    await _load(parts)
+    while parts.settings.workers > 1 and parts.problem is not None:
+        await asyncio.sleep(_RETRY_S)
+        await _load(parts, again=True)
+
+
+async def _load(parts: Service, *, again: bool = False) -> None:
     try:
-        await parts.with_store(parts.store.load)
+        await parts.with_store(partial(parts.store.load, again=again))
+        parts.problem = None
     except StoreError as exc:
         parts.problem = str(exc)
         logger.error("not ready: %s", exc)
@@ -75,17 +86,15 @@ async def _load(parts: Service) -> None:
     logger.info("ready")
 
 
-async def _ready(parts: Service) -> None:
-    """Return when images can be classified: until then other workers take all requests, or the
-    socket keeps them. One that is alone and cannot load must say so instead."""
-    while not (parts.is_ready() or parts.draining):
+async def _time_to_listen(parts: Service) -> None:
+    """Return when this worker should: until then other workers take who comes, or the socket keeps
+    them. Where nobody else serves that must not last: somebody has to say what is wrong."""
+    listen = "at-once" if parts.place is None else parts.place.listen
+    give_up = time.monotonic() + _PATIENCE_S
+    while listen != "at-once" and not (parts.is_ready() or parts.draining):
+        if listen == "soon" and (parts.problem is not None or time.monotonic() > give_up):
+            return
         await asyncio.sleep(_LOOK_S)
-        if parts.problem is not None:
-            if parts.settings.workers == 1:
-                return
-            parts.problem = None
-            await asyncio.sleep(_WATCH_S)
-            await _load(parts)
 
 
 async def _publish(parts: Service) -> None:
@@ -114,7 +123,7 @@ async def _end_with_parent(place: Place | None) -> None:
         await asyncio.sleep(_WATCH_S)
     logger.warning("the supervisor is gone; stopping")
     if place is not None:
-        place.remove()
+        place.folder.remove()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -129,10 +138,16 @@ async def _end_hung(parts: Service) -> None:
         await asyncio.sleep(_WATCH_S)
         if not parts.scheduler.lost:
             since = time.monotonic()
+        elif parts.settings.workers > 1:
+            break
     if lost := parts.scheduler.broken:
         logger.critical("%s lost; replacing the process", ", ".join(lost))
     else:
         logger.critical("%d workers hang; replacing the process", parts.scheduler.lost)
+    if parts.settings.workers > 1 and parts.place is not None:
+        parts.place.folder.replace(os.getpid())  # the others take who comes, from now on
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
     parts.draining = True
     await _answered(parts)
     await _send_traces(parts)
@@ -162,11 +177,13 @@ def _on_signal(
     signum: int,
     frame: FrameType | None,
 ) -> None:
-    replaced = signum == signal.SIGTERM and parts.place is not None and not parts.place.ends
+    replaced = parts.place is not None and parts.place.folder.is_replaced(os.getpid())
+    if parts.draining and time.monotonic() - parts.drain_begun < _ONCE_S:
+        return
     if parts.draining or replaced:
         stop(signum, frame)
     else:
-        parts.draining = True
+        parts.draining, parts.drain_begun = True, time.monotonic()
         loop.call_soon_threadsafe(lambda: loop.create_task(_drain(parts, partial(stop, signum))))
 
 

@@ -27,7 +27,7 @@ from service.resize import Size
 from service.scheduler import Scheduler
 from service.shares import Shares
 from service.version import version
-from service.workers import Place
+from service.workers import Folder
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -42,18 +42,17 @@ _SHAPES = 10_000  # of a model that are remembered while it is loaded, to count 
 class Metrics:
     """What happened, by model, outcome and phase."""
 
-    def __init__(self, place: Place | None = None) -> None:
-        """place: of this process among several workers, whose metrics are shown as one."""
+    def __init__(self, folder: Folder | None = None) -> None:
+        """folder: of several workers, whose metrics are shown as one."""
         self.registry = CollectorRegistry()
         self._shown = self.registry
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
-        if place is None:
+        self._folder = folder
+        if folder is None:
             ProcessCollector(registry=self.registry)
         else:
             self._shown = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
-            if place.before is not None:
-                _forget(place.before)
         build = Gauge(
             "anypool_build_info",
             "1, for these versions",
@@ -177,8 +176,8 @@ class Metrics:
 
     def close(self) -> None:
         """What stands now ends with this process; what was counted stays."""
-        if self._shown is not self.registry:
-            _forget(os.getpid())
+        if self._folder is not None:
+            self._folder.forget(os.getpid())
 
     def text(self) -> bytes:
         """The Prometheus exposition; of several workers, of all together."""
@@ -220,11 +219,6 @@ class _Models(Collector):
             "Loaded models that run on the CPU, though the GPU build is installed",
             value=fallen,
         )
-
-
-def _forget(pid: int) -> None:
-    """Drop the gauges of a worker that is gone."""
-    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _kind(batch: Batch) -> str:

@@ -313,8 +313,6 @@ class Scheduler:
 
     def _finish(self, loop: asyncio.AbstractEventLoop, lane: Lane, run: Run, done: Done) -> None:
         """Back on the loop: hand out the results."""
-        if done.broken is not None:
-            _give_up_if_dead(lane)
         self._start(loop, lane)  # others may have waited for the room this run took
         self._learn(run.batch, run.members, done)
         if done.inferred:
@@ -328,6 +326,8 @@ class Scheduler:
                 member.future.set_exception(result)
             else:
                 member.future.set_result(Timed(result, found))
+        if done.broken is not None:
+            _give_up_if_dead(lane)
 
     def _learn(self, batch: Batch, members: list[Waiting], done: Done) -> None:
         """Compare what a run took with what was predicted; one that failed teaches nothing."""

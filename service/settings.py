@@ -1,5 +1,6 @@
 """Every knob, once: ANYPOOL_* variables, and `anypool serve` options of the same name."""
 
+import math
 import os
 import re
 from contextlib import suppress
@@ -190,14 +191,25 @@ class Settings(BaseSettings):
             raise ValueError(f"there are {cores} cores, and each worker needs one of its own")
         return value
 
+    @field_validator("max_megapixels")
+    @classmethod
+    def _every_image_can_run(cls, value: float, info: ValidationInfo) -> float:
+        workers, memory_mb = info.data.get("workers", 1), info.data.get("memory_mb", math.inf)
+        room = _FOR_RUNS * memory_mb / workers / BYTES_A_PIXEL
+        if workers > 1 and room < value:
+            raise ValueError(f"each of {workers} workers has memory for {room:.2g} megapixels")
+        return value
+
     @field_validator("queue_megapixels")
     @classmethod
     def _every_image_fits(cls, value: float, info: ValidationInfo) -> float:
-        workers, largest = info.data.get("workers", 1), info.data.get("max_megapixels", 0)
-        if workers > 1 and value / workers < largest:
-            raise ValueError(
-                f"each of {workers} workers would hold less than an image of {largest:g} megapixels"
-            )
+        return _for_each(value, "queue_megapixels", info)
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _every_image_of_a_key_fits(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None:
+            _for_each(info.data.get("queue_megapixels", math.inf) / 2, "half of the queue", info)
         return value
 
     @field_validator("control_access")
@@ -265,6 +277,17 @@ class Settings(BaseSettings):
         """What was set, as variables, for a worker process: it finds the defaults by itself."""
         values = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+
+
+def _for_each(megapixels: float, name: str, info: ValidationInfo) -> float:
+    """Raise ValueError where one of several workers could never take a legal image."""
+    workers, largest = info.data.get("workers", 1), info.data.get("max_megapixels", 0)
+    if workers > 1 and megapixels / workers < largest:
+        raise ValueError(
+            f"each of {workers} workers has {megapixels / workers:.2g} megapixels of {name}, less "
+            f"than one image of {largest:g}"
+        )
+    return megapixels
 
 
 def _numbers(text: str) -> tuple[int, ...]:

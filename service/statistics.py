@@ -2,13 +2,13 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
 from service.outcome import Outcome
-from service.workers import Place
+from service.workers import Folder
 
 Key = tuple[str, int]  # a model's name and version
 _NAME = "statistics"
@@ -70,12 +70,10 @@ _RECORDS = TypeAdapter(list[tuple[Key, Record]])
 class Statistics:
     """A record of each model version, since the service began."""
 
-    def __init__(self, place: Place | None = None) -> None:
-        """place: of this process among several workers, whose records are shown as one."""
+    def __init__(self, folder: Folder | None = None) -> None:
+        """folder: of several workers, whose records are shown as one, with those of the dead."""
         self._records: dict[Key, Record] = defaultdict(Record)
-        self._place = place
-        if place is not None:  # go on where the worker before this one stopped
-            self._merge(place.published(_NAME).get(place.index, "[]"), self._records)
+        self._folder = folder
 
     def of(self, name: str, version: int) -> Record:
         """The record of a model version; all zeros if nothing was asked of it.
@@ -83,26 +81,16 @@ class Statistics:
         What other workers counted is there as of their last `publish`.
         """
         found: dict[Key, Record] = defaultdict(Record)
-        for text in self._others():
-            self._merge(text, found)
         found[name, version].merge(self._records[name, version])
+        for text in [] if self._folder is None else self._folder.published(_NAME):
+            for key, record in _RECORDS.validate_json(text):
+                found[key].merge(record)
         return found[name, version]
 
     def publish(self) -> None:
         """Show the other workers what this one has counted."""
-        if self._place is not None:
-            self._place.publish(_NAME, _RECORDS.dump_json(list(self._records.items())).decode())
-
-    def _others(self) -> Iterator[str]:
-        if self._place is not None:
-            for index, text in self._place.published(_NAME).items():
-                if index != self._place.index:
-                    yield text
-
-    @staticmethod
-    def _merge(text: str, records: dict[Key, Record]) -> None:
-        for key, record in _RECORDS.validate_json(text):
-            records[key].merge(record)
+        if self._folder is not None:
+            self._folder.publish(_NAME, _RECORDS.dump_json(list(self._records.items())).decode())
 
     def answered(self, model: Key, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Note a request of that length and what became of its images."""

@@ -88,8 +88,10 @@ class Store:
         self._seen: dict[str, Disk] = {}  # at the last look
         self._unloaded: set[str] = set()
 
-    def load(self) -> None:
+    def load(self, *, again: bool = False) -> None:
         """Load and warm up every artifact; one that is broken is logged, and stands in the index.
+
+        again: try also what was broken and has not changed since
 
         Raises StoreError when the default model has no version that can be used.
         """
@@ -99,7 +101,7 @@ class Store:
             waiting = {n: {v: _Version(s) for v, s in d.items()} for n, d in self._seen.items()}
             self._models = {**waiting, **self._models}
             for name, disk in self._seen.items():
-                self._change(name, disk)
+                self._change(name, disk, again=again)
             self._settle()
 
     def load_model(self, name: str) -> None:

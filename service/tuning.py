@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "tuning.json"
 _CPU_INFO = Path("/proc/cpuinfo")
+_TUNED = ("cores", "batching", "batch_megapixels", "search", "canvases")
 _OF_PROCESS = ("cores", "batch_megapixels")  # for all models, so as the default one would have it
 
 
@@ -56,7 +57,7 @@ class Tuning(BaseModel):
 
     def without(self, explicit: Collection[str]) -> "Tuning":
         """What is left when an operator has chosen some of it."""
-        chosen = {name: None for name in explicit if name in type(self).model_fields}
+        chosen = {name: None for name in explicit if name in _TUNED}
         return self.model_copy(update=chosen)
 
 

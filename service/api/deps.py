@@ -41,6 +41,7 @@ class Service:
     traces: "Traces | None" = None
     active: int = 0  # requests being answered
     draining: bool = False
+    drain_begun: float = 0.0  # on the monotonic clock
     problem: str | None = None  # why loading failed
     # One thread for all that changes the store: those that wait for each other hold up nobody else.
     _changing: ThreadPoolExecutor = field(

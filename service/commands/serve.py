@@ -67,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return serve(settings)
     except OSError as exc:
-        print(f"anypool serve: cannot listen on {settings.host}:{settings.port}: {exc}. "
-              "Choose another --port", file=sys.stderr)  # fmt: skip
+        print(f"anypool serve: {exc}", file=sys.stderr)
         return 1
 
 

@@ -106,11 +106,12 @@ function told(how) {
 async function look(photo, text) {
   const { name, classes } = photo.model;
   const index = classes.find(text);
+  const before = photo.result;
   if (index < 0) return `No class is called ${text}`;
   try {
     const [result] = await api.classify(name, [photo.file], { ...controls.sizing, classes: index, cam: "png" });
     if (result.error) return result.error.detail;
-    photo.added(result);
+    if (photo.result === before) photo.added(result); // else another model or size was chosen
     return "";
   } catch (problem) {
     return problem.message;

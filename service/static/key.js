@@ -12,7 +12,8 @@ export function askKey(detail) {
   return new Promise((resolve) => {
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
-      dialog.close("given");
+      if (/^[!-~]+$/.test(input.value.trim())) dialog.close("given");
+      else dialog.querySelector(".detail").textContent = "A key has no spaces, accents or dots like “…”";
     };
     dialog.onclose = () => {
       resolve(dialog.returnValue === "given" ? input.value.trim() : null);

@@ -69,7 +69,7 @@ class FaultyStore(Store):
 
 def create_app() -> FastAPI:
     """The application that a worker serves."""
-    made = app.create_app()
+    made = app.create_worker()
     made.state.service.store.__class__ = FaultyStore
     return made
 
@@ -81,6 +81,7 @@ def main() -> None:
     config = ConnectionConfig(
         "tests.e2e.faulty:create_app",
         factory=True,
+        workers=settings.workers,
         header_timeout_s=settings.header_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
         max_connections=settings.max_connections,

@@ -46,7 +46,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_next_answers(store: Path, cores
         assert "anypool_workers_lost 1.0" in httpx.get(f"{server.url}/metrics").text
 
         server.wait_for_log("workers hang; replacing the process")
-        server.wait_for_log(f"Child process [{first}] died")
+        server.wait_for_log(f"worker {first} died")
         server.wait_until_ready()
         (second,) = server.workers()
         assert second != first
@@ -101,7 +101,7 @@ def test_a_worker_whose_gpu_is_lost_is_replaced_and_the_next_answers(
 
         server.wait_for_log("cuda:0 is lost: CUDA failure 700: an illegal memory access")
         server.wait_for_log("cuda:0 lost; replacing the process")
-        server.wait_for_log(f"Child process [{first}] died")
+        server.wait_for_log(f"worker {first} died")
         server.wait_until_ready()
         good = httpx.post(f"{server.url}/v1/classify", content=photo("cup").data, timeout=60)
         assert good.status_code == 200

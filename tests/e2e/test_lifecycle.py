@@ -87,7 +87,7 @@ def test_a_replacement_that_cannot_load_its_model_says_so(store: Path, tmp_path:
         (worker,) = server.workers()
         (tmp_path / "seed_cnn" / "1" / "model.onnx").write_bytes(b"")
         os.kill(worker, signal.SIGKILL)
-        server.wait_for_log(f"Child process [{worker}] died")
+        server.wait_for_log(f"worker {worker} died")
         answer = httpx.get(f"{server.url}/readyz", timeout=30)
     assert answer.status_code == 503
     assert answer.json()["status"] == "not-ready"

@@ -155,7 +155,7 @@ class Report:
         if capacity is not None:  # the steps are meant to go too far
             in_time = capacity > 0
         elif not settings.objective_ms:
-            in_time = counts[ANSWERED] > 0
+            in_time = counts[ANSWERED] > 0 and counts[FAILED] == 0
         lags = [s.lag for s in samples] or [0.0]
         return cls(
             settings=settings,
