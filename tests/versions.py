@@ -63,6 +63,33 @@ def make_killer(store: Path, root: Path, number: int) -> Path:
     return publish(draft, root / "seed_cnn" / str(number))
 
 
+def make_blind(store: Path, root: Path) -> Path:
+    """A model `blind`, version 1: seed_cnn with NaN for images that have a white pixel."""
+    draft = root / ".draft-blind"
+    shutil.copytree(store / "seed_cnn" / "1", draft)
+    for file in ("model.onnx", "ragged.onnx"):
+        model = onnx.load(draft / file)
+        for node in model.graph.node:
+            node.output[:] = ["seen" if name == "probabilities" else name for name in node.output]
+        axes = numpy_helper.from_array(np.array([1, 2, 3]), "axes")
+        white = numpy_helper.from_array(np.full((), 255, np.float32), "all_white")
+        last = numpy_helper.from_array(np.array([1]), "last")
+        model.graph.initializer.extend([axes, white, last])
+        model.graph.node.extend(
+            [
+                helper.make_node("Cast", ["pixels"], ["as_float"], to=TensorProto.FLOAT),
+                helper.make_node("ReduceMax", ["as_float", "axes"], ["lightest"], keepdims=0),
+                helper.make_node("Sub", ["all_white", "lightest"], ["white"]),
+                helper.make_node("Div", ["white", "white"], ["one"]),  # (n,), 0 / 0 where white
+                helper.make_node("Unsqueeze", ["one", "last"], ["ones"]),
+                helper.make_node("Mul", ["seen", "ones"], ["probabilities"]),
+            ]
+        )
+        onnx.save(model, draft / file)
+    change_card(draft, name="blind", version=1)
+    return publish(draft, root / "blind" / "1")
+
+
 def make_fragile(store: Path, root: Path) -> Path:
     """A model `fragile`, version 1: seed_cnn that fails to run images 400 or more pixels wide."""
     draft = root / ".draft-fragile"

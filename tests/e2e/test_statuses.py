@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.conftest import photo
 from tests.e2e.server import Server
+from tests.versions import make_blind
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +308,20 @@ def test_504_deadline_exceeded_for_the_images_that_were_not_run(client: httpx.Cl
             break
     check_problem(alone, 504, "deadline-exceeded")
     check_alive(str(client.base_url))
+
+
+def test_probabilities_that_are_no_numbers_are_an_error_of_that_image_alone(
+    store: Path, tmp_path: Path
+) -> None:
+    make_blind(store, tmp_path)
+    out = io.BytesIO()
+    Image.new("L", (64, 64), 255).save(out, "PNG")
+    files = [("files", ("white.png", out.getvalue())), ("files", ("black.png", png(64, 64)))]
+    with Server(tmp_path, "--cores", "1") as server:
+        answer = httpx.post(f"{server.url}/v1/classify", files=files)
+        alone = httpx.post(f"{server.url}/v1/classify", content=out.getvalue())
+    white, black = answer.json()["results"]
+    assert white["error"]["status"] == 500
+    assert "NaN" in server.log
+    assert black["predictions"]
+    assert alone.status_code == 500
