@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from export.activations import measure
 from export.artifact import free_version, publish
 from export.capture import FOUND, REFUSED
 from export.check import check
@@ -156,7 +157,10 @@ def _halve(draft: Path, whole: Path, photos: Sequence[Path], progress: Progress)
     cases = verify(draft, progress.case)
     if not all(case.ok for case in cases):
         raise VerificationError(cases, {})
-    accept(drift(whole, draft, photos), _with_parity(card, cases)).save(draft / "card.json")
+    seen = whole.with_name("seen")
+    seen.mkdir()
+    found = measure(whole, draft, seen, drift(whole, draft, photos, seen))
+    accept(found, _with_parity(card, cases)).save(draft / "card.json")
 
 
 def _recipe(

@@ -132,13 +132,20 @@ class Drift(Part):
     """What fewer bits change on real photos, against the same network in 32 bits.
 
     agreement: part of the photos that get the same most probable class
-    worst: largest difference of a probability, of the photo `worst_photo`
+    worst: largest difference of a probability, of the photo `worst_photo`; of weights in 16 bits,
+    since the CPU, which answers here, computes in 32
+    peak: largest number between layers that 16 bits have to hold, of 65504 that they can
+    rounded: largest |difference| / max|logit| where those numbers are rounded as well
+    unmeasured: why that is not known, where it is not
     """
 
     photos: int = Field(ge=1)
     agreement: float = Field(ge=0, le=1)
     worst: float = Field(ge=0)
     worst_photo: str
+    peak: float | None = Field(default=None, ge=0)
+    rounded: float | None = Field(default=None, ge=0)
+    unmeasured: str | None = None
 
 
 class Licence(Part):

@@ -124,17 +124,19 @@ class Engine:
         pixels: NDArray[np.uint8],
         sizes: NDArray[np.int64],
         classes: Sequence[Sequence[int]] = (),
+        device: str | None = None,
     ) -> Scores:
         """Scores of images on a canvas (n, H, W, c), top left, with sizes (n, 2) as (h, w).
 
         What the canvas holds outside the images does not matter. Raises EngineError.
         """
-        if self._first.ragged is None:
+        device = device or self.devices[0]
+        if (ragged := self._on[device].ragged) is None:
             raise EngineError("this artifact cannot run images of different sizes together")
         for canvas, (h, w) in zip(pixels, sizes, strict=True):
             self._check_size(*canvas[:h, :w].shape)
         feed: dict[str, NDArray[Any]] = {"pixels": pixels, "sizes": sizes}
-        return self._run(self._first.ragged, feed, None, classes, device=self.devices[0])
+        return self._run(ragged, feed, None, classes, device=device)
 
     def warm_up(self) -> None:
         """Run a grid of shapes, so that no client waits for a first run, and learn what runs cost.

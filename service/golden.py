@@ -32,6 +32,7 @@ class Case:
 
     kind: "size" for a size against torch; for images of a batch against alone "company" where they
     are of one size, "mixed" where not
+    size: where there are several devices, also on which
     """
 
     kind: str
@@ -43,7 +44,10 @@ class Case:
 
 
 def check(engine: Engine, folder: Path) -> Iterator[Case]:
-    """Run everything that golden.npz allows; lazily, one Case a step. Raises GoldenError."""
+    """Run everything that golden.npz allows, on every device; lazily, one Case a step.
+
+    Raises GoldenError.
+    """
     tolerance = engine.card.tolerances.get(engine.provider)
     in_company = engine.card.mixed.tolerances.get(engine.provider)
     if tolerance is None or in_company is None:
@@ -55,27 +59,28 @@ def check(engine: Engine, folder: Path) -> Iterator[Case]:
     numbers = sorted(key.removeprefix("pixels_") for key in arrays if key.startswith("pixels_"))
     if not numbers or any(f"logits_{number}" not in arrays for number in numbers):
         raise GoldenError(f"{folder / 'golden.npz'} lacks images, or the logits of some")
-    for number in numbers:
-        yield _against_torch(engine, arrays, number, tolerance)
     batches = [arrays[f"pixels_{number}"] for number in numbers]
-    for batch in batches:
-        if len(batch) > 1:
-            yield _against_alone(engine, list(batch), batch, None, in_company)
-    if engine.mixes:
-        pictures = [picture for batch in batches for picture in batch]
-        yield from _mixed(engine, pictures, in_company)
+    for device in engine.devices:
+        for number in numbers:
+            yield _against_torch(engine, device, arrays, number, tolerance)
+        for batch in batches:
+            if len(batch) > 1:
+                yield _against_alone(engine, device, list(batch), batch, None, in_company)
+        if engine.mixes:
+            pictures = [picture for batch in batches for picture in batch]
+            yield from _mixed(engine, device, pictures, in_company)
 
 
 def _against_torch(
-    engine: Engine, arrays: dict[str, NDArray[Any]], number: str, tolerance: float
+    engine: Engine, device: str, arrays: dict[str, NDArray[Any]], number: str, tolerance: float
 ) -> Case:
     """logits and embedding relative to the largest reference; probabilities, since exp turns
     absolute errors of logits into relative ones, relative to the largest logit."""
     pixels = arrays[f"pixels_{number}"]
-    size = "×".join(str(side) for side in pixels.shape[:3])
+    size = _where(engine, device, "×".join(str(side) for side in pixels.shape[:3]))
     wanted = arrays.get(f"cam_classes_{number}", np.empty((len(pixels), 0), np.int64))
     try:
-        scores = engine.run(list(pixels), classes=wanted.tolist())
+        scores = engine.run(list(pixels), classes=wanted.tolist(), device=device)
     except EngineError as exc:
         return Case("size", size, float("inf"), tolerance, engine.provider, str(exc))
     error, problem = 0.0, None
@@ -98,7 +103,7 @@ def _against_torch(
     return Case("size", size, error, tolerance, engine.provider, problem)
 
 
-def _mixed(engine: Engine, pictures: list[Pixels], tolerance: float) -> Iterator[Case]:
+def _mixed(engine: Engine, device: str, pictures: list[Pixels], tolerance: float) -> Iterator[Case]:
     """Mixed batches in several shuffles, on canvases larger than needed and full of rubbish."""
     rng = np.random.default_rng(0)
     small = [p for p in pictures if p.shape[0] * p.shape[1] <= _LARGEST_CANVAS]
@@ -116,11 +121,16 @@ def _mixed(engine: Engine, pictures: list[Pixels], tolerance: float) -> Iterator
             if round_ % 2 == 0:
                 canvas = rng.integers(0, 256, shape, dtype=np.uint8)
             lay(some, canvas)
-            yield _against_alone(engine, some, canvas, feed["sizes"], tolerance)
+            yield _against_alone(engine, device, some, canvas, feed["sizes"], tolerance)
+
+
+def _where(engine: Engine, device: str, size: str) -> str:
+    return size if len(engine.devices) == 1 else f"{size}, {device}"
 
 
 def _against_alone(
     engine: Engine,
+    device: str,
     pictures: list[Pixels],
     canvas: NDArray[np.uint8],
     sizes: NDArray[np.int64] | None,
@@ -129,18 +139,16 @@ def _against_alone(
     """Each image of a batch against the same image alone on the plain graph."""
     kind = "company" if sizes is None else "mixed"
     what = ", ".join(f"{p.shape[0]}×{p.shape[1]}" for p in pictures)
-    size = f"{what} on {canvas.shape[1]}×{canvas.shape[2]}"
+    size = _where(engine, device, f"{what} on {canvas.shape[1]}×{canvas.shape[2]}")
     classes = [-1, -min(2, len(engine.card.labels)), len(engine.card.labels) - 1]
     wanted = [classes] * len(pictures) if "cam" in engine.card.outputs else []
     try:
         if sizes is None:
-            together = engine.run(pictures, classes=wanted)
+            together = engine.run(pictures, classes=wanted, device=device)
         else:
-            together = engine.run_canvas(canvas, sizes, wanted)
-        worst = max(
-            _distance(together.row(index), engine.run([picture], classes=wanted[:1]))
-            for index, picture in enumerate(pictures)
-        )
+            together = engine.run_canvas(canvas, sizes, wanted, device)
+        alone = [engine.run([one], classes=wanted[:1], device=device) for one in pictures]
+        worst = max(_distance(together.row(index), one) for index, one in enumerate(alone))
     except EngineError as exc:
         return Case(kind, size, float("inf"), tolerance, engine.provider, str(exc))
     problem = f"in company differs by {worst:.2e} from alone" if worst > tolerance else None

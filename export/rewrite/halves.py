@@ -19,7 +19,7 @@ _BETWEEN = {
     "MaxPool", "Mish", "Mul", "PRelu", "Relu", "Selu", "Sigmoid", "Where",
 }  # fmt: skip
 _SHAPES = {"Shape", "Size"}  # from here on it is no longer the image
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 
 
 def make_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,16 +30,24 @@ def make_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def halved(whole: onnx.ModelProto, half: onnx.ModelProto) -> dict[str, str]:
+    """The values that 16 bits have to hold, and what kind of node makes each of them."""
+    types = _types(whole)
+    made = {name for node in half.graph.node for name in node.output}
+    return {
+        name: node.op_type
+        for node in whole.graph.node
+        for name in node.output
+        if f"{name}_half" in made and types.get(name) == TensorProto.FLOAT
+    }
+
+
 class _Halving:
     """Each value that has a half also has a name for it; the whole one is made where it is used."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-        self.types = {
-            value.name: value.type.tensor_type.elem_type
-            for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        }
+        self.types = _types(model)
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.types |= {name: tensor.data_type for name, tensor in self.weights.items()}
         self.makers = {out: node for node in self.graph.node for out in node.output}
@@ -146,10 +154,18 @@ class _Halving:
                 self.graph.value_info.append(half)
 
 
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+
+
 def _rounded(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     values = numpy_helper.to_array(tensor)
     finite = values[np.isfinite(values)]
-    if finite.size and float(np.abs(finite).max()) > _LARGEST:
+    if finite.size and float(np.abs(finite).max()) > LARGEST:
         raise ExportError(f"{tensor.name} has numbers that 16 bits cannot hold (above 65504)")
     return numpy_helper.from_array(values.astype(np.float16), name)
 

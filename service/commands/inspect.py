@@ -49,10 +49,17 @@ def _summary(card: Card) -> str:
 def _precision(card: Card) -> str:
     if (drift := card.drift) is None:
         return card.precision
-    return (
+    told = [
         f"{card.precision}; of {drift.photos} photos {drift.agreement:.1%} get the class of fp32, "
-        f"probabilities differ by up to {drift.worst:.1e} ({drift.worst_photo})"
-    )
+        f"probabilities differ by up to {drift.worst:.1e} ({drift.worst_photo}), weights rounded"
+    ]
+    if drift.peak is not None:
+        told.append(f"numbers between layers reach {drift.peak:.4g} of 65504")
+    if drift.rounded is not None:
+        told.append(f"these rounded too, logits differ by {drift.rounded:.1e} of the largest")
+    if drift.unmeasured is not None:
+        told.append(f"what rounding these changes is not known: {drift.unmeasured}")
+    return "; ".join(told)
 
 
 def _resize(p: Preprocessing) -> str:

@@ -160,8 +160,13 @@ def test_the_same_artifact_agrees_with_itself_and_another_one_does_not(
 
     folder = store / "seed_cnn" / "1"
     photos = find_photos(PHOTOS)[:4]
-    same = agreement(folder, folder, photos)
+    seen, again = tmp_path / "seen", tmp_path / "again"
+    seen.mkdir()
+    again.mkdir()
+    same = agreement(folder, folder, photos, seen)
     assert (same.photos, same.agreement, same.worst) == (4, 1.0, 0.0)
+    images = [np.load(file) for file in sorted(seen.iterdir())]
+    assert [(image.ndim, image.shape[2], image.dtype) for image in images] == [(3, 1, np.uint8)] * 4
     model = onnx.load(folder / "model.onnx")
     for tensor in model.graph.initializer:
         if tensor.name.endswith("bias") and list(tensor.dims) == [10]:
@@ -169,7 +174,7 @@ def test_the_same_artifact_agrees_with_itself_and_another_one_does_not(
             tensor.CopyFrom(changed)
     onnx.save(model, tmp_path / "model.onnx")
     (tmp_path / "card.json").write_bytes((folder / "card.json").read_bytes())
-    other = agreement(folder, tmp_path, photos)
+    other = agreement(folder, tmp_path, photos, again)
     assert other.agreement < 1
     assert other.worst > 0.1
     assert other.worst_photo in {photo.name for photo in photos}
@@ -210,6 +215,9 @@ def test_a_network_in_fp16_says_so_in_its_card_and_is_two_thirds_of_the_size(
     assert card["precision"] == "fp16"
     assert card["drift"]["agreement"] >= 0.98
     assert 0 < card["drift"]["worst"] < 0.1
+    assert 10 < card["drift"]["peak"] < 1000
+    assert 1e-4 < card["drift"]["rounded"] <= 3e-2
+    assert card["drift"]["unmeasured"] is None
     sizes = [(f / "model.onnx").stat().st_size for f in (exported, store / "efficientnet_lite0/1")]
     assert sizes[0] < 0.7 * sizes[1]
     shown = anypool("inspect", exported).stdout
