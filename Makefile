@@ -63,7 +63,7 @@ test-all: lint types
 
 test-gpu: .venv/dev.stamp
 	$(if $(filter gpu,$(EXTRA)),$(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement docker/nvidia.txt)
-	$(BIN)/python -m pytest -m gpu tests/gpu
+	NEEDS_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -66,10 +66,31 @@ def memory_mb(device: str) -> float:
     """What is used of a GPU's memory, or what this process holds of the host's, 10^6 bytes."""
     if device == CPU:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / MEGA
-    number = device.partition(":")[2]
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    done = subprocess.run([*query, "-i", number], capture_output=True, text=True, check=True)
-    return int(done.stdout) * 2**20 / MEGA
+    return int(_asked("memory.used", device.partition(":")[2])) * 2**20 / MEGA
+
+
+def kept_mb(engine: Engine, usual: int, large: int) -> tuple[float, float]:
+    """What stays taken of the first device after a run of a square image of that side, and what is
+    left of it after a larger one. A large one before both loads what CUDA never lets go of."""
+    some, more = ([noise(engine, side, side)] for side in (usual, large))
+    used = []
+    for pictures in (more, some, more):
+        engine.run(pictures)
+        gc.collect()
+        used.append(memory_mb(engine.devices[0]))
+    least, after_some, after_more = used
+    return after_some - least, after_more - least
+
+
+def computes_tf32(number: int) -> bool:
+    """Whether that GPU has TF32 (compute capability 8 and on)."""
+    return float(_asked("compute_cap", str(number))) >= 8
+
+
+def _asked(what: str, gpu: str) -> str:
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    done = subprocess.run([*query, "-i", gpu], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def memory_over_shapes(engine: Engine, shapes: int, largest: int) -> tuple[float, float]:

@@ -1,16 +1,21 @@
 """The measuring code of the tests on a GPU, on a CPU: it runs, and could tell a difference."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from service import cuda
 from service.engine import Engine
 from service.trials import table
 from tests.gpu.measuring import (
     alternating,
     company,
     first_request,
+    kept_mb,
     memory_mb,
     memory_over_shapes,
     parity,
@@ -18,6 +23,7 @@ from tests.gpu.measuring import (
 )
 from tests.gpu.report import Report
 
+ROOT = Path(__file__).parents[2]
 SIZES = [(5, 9), (16, 16), (30, 12)]
 
 
@@ -42,11 +48,32 @@ def test_memory(engine: Engine) -> None:
     assert late >= early / 2 > 0
 
 
+def test_memory_that_is_kept_and_given_back(engine: Engine) -> None:
+    usual, oversize = kept_mb(engine, usual=1000, large=1400)  # 1.0 and 2.0 of 1.1 megapixels
+    assert usual > 20
+    assert oversize < usual / 2
+
+
 def test_throughput(store: Path) -> None:
     tables = [(), table(SIZES, 2, 4096)]
     found = throughput(store / "seed_cnn" / "1", "cpu", SIZES, tables, seconds=0.05, rounds=1)
     assert list(found) == tables
     assert min(found.values()) > 0
+
+
+@pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU")
+def test_without_a_gpu_all_is_skipped_and_where_one_was_asked_for_that_is_an_error() -> None:
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu/test_gpu.py"]
+    without = {name: value for name, value in os.environ.items() if name != "NEEDS_GPU"}
+    for environment, code in ((without, 0), (without | {"NEEDS_GPU": "1"}, 1)):
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout
+        assert " skipped" in done.stdout.splitlines()[-1]
+        assert "SKIPPED" in done.stdout
+        assert f"no GPU: {cuda.problem()}" in done.stdout
+        assert ("no test has passed on a GPU: " in done.stdout) == bool(code)
 
 
 def test_the_report(tmp_path: Path) -> None:
