@@ -99,21 +99,26 @@ def test_answers_too_far_off_with_all_rounded_are_refused(store: Path) -> None:
 def test_an_artifact_is_measured_on_its_golden_images_and_on_photos(
     store: Path, tmp_path: Path
 ) -> None:
-    whole = store / "seed_cnn" / "1"
-    half = tmp_path / "half"
-    half.mkdir()
-    (half / "card.json").write_bytes((whole / "card.json").read_bytes())
-    onnx.save(make_half(onnx.load(whole / "model.onnx")), half / "model.onnx")
-    seen = tmp_path / "seen"
-    seen.mkdir()
-    for number in range(20):
-        photo = np.random.default_rng(number).integers(0, 256, (70, 200, 1), dtype=np.uint8)
-        np.save(seen / f"{number:05d}.npy", photo)
-    blank = Drift(photos=20, agreement=1, worst=0, worst_photo="a.jpg")
-    found = measure(whole, half, seen, blank)
-    assert 0.5 < float(found.peak or 0) < 10
-    assert 1e-5 < float(found.rounded or 0) < 1e-3
-    assert found.unmeasured is None
+    whole, half, seen = (tmp_path / name for name in ("whole", "half", "seen"))
+    for folder in (whole, half, seen):
+        folder.mkdir()
+    model = onnx.load(store / "seed_cnn" / "1" / "model.onnx")
+    onnx.save(model, whole / "model.onnx")
+    onnx.save(make_half(model), half / "model.onnx")
+    Card.load(store / "seed_cnn" / "1" / "card.json").save(half / "card.json")
+    drift = Drift(photos=20, agreement=1, worst=0, worst_photo="a.jpg")
+    dark = np.zeros((70, 200, 1), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, dark.shape, dtype=np.uint8)
+    peaks = []
+    for golden, photo in ((dark, dark), (noise, dark), (dark, noise)):
+        np.savez(whole / "golden.npz", allow_pickle=False, pixels_000=golden[None])
+        for number in range(20):
+            np.save(seen / f"{number:05d}.npy", dark if number < 19 else photo)
+        found = measure(whole, half, seen, drift)
+        assert 0 < float(found.rounded or 0) < 1e-3
+        assert found.unmeasured is None
+        peaks.append(float(found.peak or 0))
+    assert peaks[0] < peaks[1] == peaks[2]
 
 
 @pytest.mark.parametrize("name", ["overflows", pytest.param("stays_small", marks=pytest.mark.slow)])
