@@ -45,8 +45,10 @@ class Supervisor(Multiprocess):
             signal.signal(told, self._end)
 
     def init_processes(self) -> None:
+        # One of several that listened while it loads would refuse what another could answer.
+        first: Listen = "at-once" if self.processes_num == 1 else "soon"
         self.processes = [
-            self._start(number, "when-ready" if number else "at-once")
+            self._start(number, "when-ready" if number else first)
             for number in range(self.processes_num)
         ]
 

@@ -255,6 +255,8 @@ def test_sighup_with_a_model_that_cannot_be_loaded_takes_nobody_down(
     own: Path, options: list[str]
 ) -> None:
     with Server(own, *options) as server:
+        if options:
+            wait_for_both(server)
         before = server.workers()
         spoil(own)
         server.process.send_signal(signal.SIGHUP)
