@@ -13,9 +13,12 @@ from tests.conftest import anypool
 from tests.e2e.server import Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's own Chromium, without a window."""
+    """Debian's own Chromium, without a window.
+
+    For this package alone: Playwright keeps an event loop running, and other tests have their own.
+    """
     program = shutil.which("chromium")
     if program is None:
         missing = "no chromium: apt-get install chromium"
@@ -29,7 +32,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def poolings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one trunk and two poolings, and a model of other classes."""
     root = tmp_path_factory.mktemp("poolings")
@@ -40,7 +43,7 @@ def poolings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playground(poolings: Path) -> Iterator[Server]:
     """A server with those models."""
     with Server(poolings) as running:
