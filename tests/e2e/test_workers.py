@@ -162,6 +162,7 @@ def test_sighup_replaces_the_workers_one_by_one_and_loses_nothing(store: Path) -
         assert only.startswith("bee ")
 
 
+@pytest.mark.slow
 def test_sighup_reads_the_keys_anew_with_one_worker_too(store: Path, tmp_path: Path) -> None:
     file, old, new = tmp_path / "keys.json", "o" * 20, "n" * 20
 
@@ -185,6 +186,7 @@ def test_sighup_reads_the_keys_anew_with_one_worker_too(store: Path, tmp_path: P
         assert asked(old) == 200
 
 
+@pytest.mark.slow
 def test_a_drain_of_both_loses_nothing_and_leaves_nothing(store: Path) -> None:
     with Server(store, *TWO) as server:
         wait_for_both(server)
@@ -200,6 +202,7 @@ def test_a_drain_of_both_loses_nothing_and_leaves_nothing(store: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_the_supervisor_is_killed(store: Path) -> None:
     with Server(store, *TWO) as server:
         (folder,) = folders(server.process.pid)
@@ -250,6 +253,7 @@ def spoil(store: Path) -> None:
     (store / "seed_cnn" / "1" / "model.onnx").write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], TWO], ids=["one", "two"])
 def test_sighup_with_a_model_that_cannot_be_loaded_takes_nobody_down(
     own: Path, options: list[str]
@@ -269,6 +273,7 @@ def test_sighup_with_a_model_that_cannot_be_loaded_takes_nobody_down(
     assert before
 
 
+@pytest.mark.slow
 def test_when_all_have_died_and_none_can_load_somebody_says_so(own: Path) -> None:
     with Server(own, *TWO) as server:
         wait_for_both(server)
@@ -281,6 +286,7 @@ def test_when_all_have_died_and_none_can_load_somebody_says_so(own: Path) -> Non
         assert "no model could be loaded" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_workers_that_could_not_load_at_first_try_again(own: Path) -> None:
     good = (own / "seed_cnn" / "1" / "model.onnx").read_bytes()
     spoil(own)
@@ -291,6 +297,7 @@ def test_workers_that_could_not_load_at_first_try_again(own: Path) -> None:
         wait_for_both(server)
 
 
+@pytest.mark.slow
 def test_sigterm_for_the_whole_group_is_a_drain_with_answers(store: Path) -> None:
     with Server(store) as server, Clients(server, 4) as clients:
         while sum(clients.seen.values()) < 8:
@@ -301,6 +308,7 @@ def test_sigterm_for_the_whole_group_is_a_drain_with_answers(store: Path) -> Non
     assert clients.seen["503"] > 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_leaves_to_the_others_at_once(store: Path) -> None:
     with FaultyServer(store, cores=2, workers=2, run_limit_s=1) as server:
         wait_for_both(server)
