@@ -82,7 +82,7 @@ class Supervisor(Multiprocess):
                     logger.error("the new worker did not become ready; the others stay")
                 return
             self.processes[number] = new
-            self._leaving.append(old)
+            self._leaving = [old]  # only one at a time
             self._folder.replace(old.pid or 0)
             old.terminate()
             while old.process.is_alive() and not self.should_exit.is_set():

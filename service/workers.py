@@ -76,7 +76,11 @@ class Folder:
         return self._replaced(pid).exists()
 
     def forget(self, pid: int) -> None:
-        """Drop what stood in a worker's metrics that is gone; what it counted stays."""
+        """Drop what stood in a worker's metrics that is gone; what it counted stays.
+
+        Its number may come again, and then nobody is replaced by that.
+        """
+        self._replaced(pid).unlink(missing_ok=True)
         for file in (self.path / "counts").glob(f"gauge_live*_{pid}.db"):
             file.unlink(missing_ok=True)
 
