@@ -7,15 +7,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import httpx
 
 _LISTENING = re.compile(r"listening on (http://[\w.:\[\]-]+)")
 _STARTUP_S = 60
+
+
+class Served(Protocol):
+    """A service, however it is served; it answers at `url`."""
+
+    @property
+    def url(self) -> str: ...
+
+
+Serve = Callable[..., AbstractContextManager[Served]]  # of a store, and options of `anypool serve`
 
 
 class Server:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import all_photos
-from tests.e2e.server import Server
+from tests.e2e.server import Serve, Served
 
 
 @pytest.fixture(scope="module")
-def mixing(store: Path) -> Iterator[Server]:
-    """A server that mixes sizes; one core, so that images wait and meet."""
-    with Server(store, "--batching", "mixed", "--cores", "1") as running:
+def mixing(serve: Serve, store: Path) -> Iterator[Served]:
+    """A service that mixes sizes; one core, so that images wait and meet."""
+    with serve(store, "--batching", "mixed", "--cores", "1") as running:
         yield running
 
 
@@ -60,7 +60,7 @@ requests = st.lists(
 @given(requests)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_mix_of_requests_answers_each_client_as_if_alone(
-    mixing: Server, asked: list[list[tuple[int, int, int]]]
+    mixing: Served, asked: list[list[tuple[int, int, int]]]
 ) -> None:
     url = f"{mixing.url}/v1/classify?resize=native&classes={','.join(map(str, range(0, 1000, 50)))}"
 
@@ -80,7 +80,7 @@ def test_any_mix_of_requests_answers_each_client_as_if_alone(
             np.testing.assert_allclose(got, alone, rtol=0, atol=6e-4)
 
 
-def test_images_of_different_sizes_really_shared_runs(mixing: Server) -> None:
+def test_images_of_different_sizes_really_shared_runs(mixing: Served) -> None:
     before = mixed_runs(mixing.url)
     files = [("files", ("x.png", picture(i, 40 + 3 * i, 90 - 2 * i))) for i in range(16)]
     answer = httpx.post(f"{mixing.url}/v1/classify?resize=native", files=files, timeout=60)
@@ -88,7 +88,7 @@ def test_images_of_different_sizes_really_shared_runs(mixing: Server) -> None:
     assert mixed_runs(mixing.url) > before
 
 
-def test_a_portrait_and_a_landscape_of_equal_area_keep_their_own_answers(mixing: Server) -> None:
+def test_a_portrait_and_a_landscape_of_equal_area_keep_their_own_answers(mixing: Served) -> None:
     url = f"{mixing.url}/v1/classify?resize=native&top_k=1"
     shapes = [(60, 120), (120, 60)] * 8
     files = [("files", ("x.png", picture(7 * i, *shape))) for i, shape in enumerate(shapes)]

@@ -21,16 +21,16 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from tests.conftest import photo
-from tests.e2e.server import Server
+from tests.e2e.server import Served, Server
 
 MODEL = "efficientnet_lite0"
 NAMES = ("panda", "hammer", "bee")
 
 
 @pytest.fixture
-def stock(server: Server) -> Iterator[Any]:
+def stock(served: Served) -> Iterator[Any]:
     """The stock client, synchronous."""
-    with triton.InferenceServerClient(server.url.removeprefix("http://"), concurrency=4) as made:
+    with triton.InferenceServerClient(served.url.removeprefix("http://"), concurrency=4) as made:
         yield made
 
 
@@ -173,7 +173,7 @@ def test_v1_takes_compressed_bodies_too(client: httpx.Client) -> None:
 
 
 def test_a_portrait_and_a_landscape_of_equal_area_at_once(
-    server: Server, client: httpx.Client
+    served: Served, client: httpx.Client
 ) -> None:
     picture = Image.open(photo("panda").path).convert("RGB")
     landscape = np.asarray(picture.resize((160, 96)))
@@ -185,7 +185,7 @@ def test_a_portrait_and_a_landscape_of_equal_area_at_once(
         alone[pixels.shape] = top(client, out.getvalue(), resize="native")
 
     def ask(pixels: np.ndarray) -> np.ndarray:
-        with triton.InferenceServerClient(server.url.removeprefix("http://")) as one:
+        with triton.InferenceServerClient(served.url.removeprefix("http://")) as one:
             row: np.ndarray = one.infer(MODEL, [raster(pixels)]).as_numpy("probabilities")[0]
             return row
 
@@ -195,7 +195,7 @@ def test_a_portrait_and_a_landscape_of_equal_area_at_once(
             check_same(row, alone[pixels.shape])
 
 
-def test_asked_asynchronously(stock: Any, server: Server, client: httpx.Client) -> None:
+def test_asked_asynchronously(stock: Any, served: Served, client: httpx.Client) -> None:
     data = photos()
     wanted = [top(client, file) for file in data]
     pending = [stock.async_infer(MODEL, [files(file)]) for file in data]
@@ -203,7 +203,7 @@ def test_asked_asynchronously(stock: Any, server: Server, client: httpx.Client) 
         check_same(request.get_result().as_numpy("probabilities")[0], expected)
 
     async def ask() -> Sequence[Any]:
-        address = server.url.removeprefix("http://")
+        address = served.url.removeprefix("http://")
         async with triton_aio.InferenceServerClient(address) as asking:
             assert await asking.is_server_ready()
             found = [asking.infer(MODEL, [files(file)]) for file in data]

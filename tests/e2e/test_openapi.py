@@ -12,7 +12,7 @@ import schemathesis
 from pydantic import BaseModel
 
 from service.api.schemas_v1 import ClassifyAnswer, ProblemBody
-from tests.e2e.server import Server
+from tests.e2e.server import Served, Server
 
 # All its checks hold but one, of classify: a schema can say neither which bytes are an image, nor
 # which parameters go together (no size with native, no threshold with softmax).
@@ -100,14 +100,14 @@ def test_names_of_operations_are_short_and_each_is_described(document: dict[str,
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/docs"])
-def test_head_is_get_without_a_body(server: Server, path: str) -> None:
-    get, head = httpx.get(f"{server.url}{path}"), httpx.head(f"{server.url}{path}")
+def test_head_is_get_without_a_body(served: Served, path: str) -> None:
+    get, head = httpx.get(f"{served.url}{path}"), httpx.head(f"{served.url}{path}")
     assert head.status_code == get.status_code == 200
     assert head.headers["content-type"] == get.headers["content-type"]
     assert head.content == b""
 
 
-def test_a_wrong_method_is_told_the_right_ones(server: Server) -> None:
-    assert httpx.delete(f"{server.url}/v1/models").headers["allow"] == "GET, HEAD"
-    head = httpx.head(f"{server.url}/v1/classify")
+def test_a_wrong_method_is_told_the_right_ones(served: Served) -> None:
+    assert httpx.delete(f"{served.url}/v1/models").headers["allow"] == "GET, HEAD"
+    head = httpx.head(f"{served.url}/v1/classify")
     assert (head.status_code, head.headers["allow"]) == (405, "POST")

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from tests.conftest import photo
-from tests.e2e.server import Server
+from tests.e2e.server import Serve, Served, Server
 from tests.versions import make_blind
 
 
 @pytest.fixture(scope="module")
-def strict(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a small queue, and a network that takes multiples of 8 from 16 pixels up."""
+def strict(serve: Serve, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with a small queue, and a network that takes multiples of 8 from 16 pixels up."""
     root = tmp_path_factory.mktemp("strict")
     shutil.copytree(store / "seed_cnn", root / "seed_cnn")
     shutil.copytree(store / "seed_cnn", root / "picky")
@@ -32,7 +32,7 @@ def strict(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     card |= {"name": "picky", "limits": {"min_height": 16, "min_width": 16, "multiple": 8}}
     path.write_text(json.dumps(card))
     options = ["--model", "seed_cnn", "--queue-megapixels", "3", "--max-body-mb", "1"]
-    with Server(root, *options) as running:
+    with serve(root, *options) as running:
         yield running
 
 
@@ -74,7 +74,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str, *said: str) ->
 def check_alive(url: str) -> None:
     """A good request is answered, and right."""
     answer = httpx.post(
-        f"{url}/v1/classify?top_k=100", content=photo("goldfish").data, timeout=60
+        f"{url.rstrip('/')}/v1/classify?top_k=100", content=photo("goldfish").data, timeout=60
     ).raise_for_status()
     predictions = answer.json()["results"][0]["predictions"]
     if len(predictions) == 100:
@@ -132,7 +132,7 @@ def test_405_method_not_allowed(client: httpx.Client) -> None:
     check_alive(str(client.base_url))
 
 
-def test_413_body_too_large(strict: Server) -> None:
+def test_413_body_too_large(strict: Served) -> None:
     declared = httpx.post(f"{strict.url}/v1/classify", content=b"x" * 3_000_000)
     streamed = httpx.post(f"{strict.url}/v1/classify", content=iter([b"x" * 100_000] * 30))
     for answer in (declared, streamed):
@@ -170,7 +170,7 @@ def test_413_too_many_pixels(client: httpx.Client, data: bytes, query: str, said
     check_alive(str(client.base_url))
 
 
-def test_413_when_a_request_alone_exceeds_the_queue(strict: Server) -> None:
+def test_413_when_a_request_alone_exceeds_the_queue(strict: Served) -> None:
     files = [("files", ("a.png", png(1_400, 1_400)))] * 2
     answer = httpx.post(f"{strict.url}/v1/classify", files=files)
     check_problem(answer, 413, "too-many-pixels", "queue")
@@ -202,7 +202,7 @@ def test_the_smallest_images_are_scaled_up_by_default(client: httpx.Client) -> N
     assert result["used"] == {"width": 320, "height": 320}
 
 
-def test_422_image_size_not_supported(strict: Server) -> None:
+def test_422_image_size_not_supported(strict: Served) -> None:
     url = f"{strict.url}/v1/models/picky/classify"
     answer = httpx.post(f"{url}?resize=native", content=png(24, 28))
     check_problem(answer, 422, "image-size-not-supported", "divisible by 8")
@@ -264,7 +264,7 @@ def test_in_a_request_of_many_each_image_has_its_own_error(client: httpx.Client)
     assert results[1]["error"]["type"].endswith("/unsupported-format")
 
 
-def test_503_overloaded_at_once_and_whole_with_retry_after(strict: Server) -> None:
+def test_503_overloaded_at_once_and_whole_with_retry_after(strict: Served) -> None:
     data = noise(500, 330)
     big = {"content": data, "params": {"resize": "fit", "size": 1700}}  # 1.9 of 3 megapixels
 

@@ -51,6 +51,7 @@ class Load:
 
     def __init__(self, url: str, asks: Sequence[Ask]) -> None:
         self._url = url
+        self._path = urlsplit(url).path + _PATH
         self._asks = asks
         self._stop = threading.Event()
         self._clients = [threading.Thread(target=self._ask, args=(n,)) for n in range(_CLIENTS)]
@@ -115,7 +116,7 @@ class Load:
         while not self._stop.wait(_PAUSE_S):
             number += 1
             sent = time.monotonic()
-            what = _outcome(connection, self._asks[number % len(self._asks)])
+            what = _outcome(connection, self._path, self._asks[number % len(self._asks)])
             self._outcomes.append(Outcome(sent, time.monotonic(), what))
             if not keep:
                 connection.close()
@@ -129,7 +130,7 @@ def photos(url: str) -> list[Ask]:
 
 def _as_now(url: str, shown: Photo) -> Ask:
     connection = _connect(url)
-    connection.request("POST", _PATH, shown.data)
+    connection.request("POST", urlsplit(url).path + _PATH, shown.data)
     index, probability = best(json.load(connection.getresponse()))
     connection.close()
     assert index in shown.truth
@@ -152,9 +153,9 @@ def _connect(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(where.hostname or "", where.port, timeout=AT_MOST_S)
 
 
-def _outcome(connection: http.client.HTTPConnection, ask: Ask) -> str:
+def _outcome(connection: http.client.HTTPConnection, path: str, ask: Ask) -> str:
     try:
-        connection.request("POST", _PATH, ask.body)
+        connection.request("POST", path, ask.body)
         answer = connection.getresponse()
         body = answer.read()
     except (http.client.HTTPException, OSError) as exc:
