@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -180,6 +180,7 @@ def test_with_one_replica_every_way_is_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ROUTERS))
+@settings(max_examples=30)
 @given(
     drawn=st.lists(
         st.tuples(st.floats(0, 0.1), st.integers(1, 1100), st.integers(1, 1100)), max_size=30
@@ -242,6 +243,19 @@ def saturated(title: str, name: str) -> float:
 def test_sizes_known_thumbnails_wait_for_no_large_image() -> None:
     assert gain("CPU, thumbnails and 1024²", BY_SIZE, RAY, "small") > 50
     assert gain("CPU, thumbnails and 1024²", BY_SIZE, RAY, "large") > 1
+
+
+def test_an_application_of_their_own_spares_thumbnails_the_same() -> None:
+    title = "CPU, thumbnails and 1024²"
+    work = [titled(title).work(a.height * a.width) for a in eight(title)]
+    for_large = Least(range(1, 8), random.Random(1), by_requests, 2)
+
+    def router(work: float, view: View) -> int:
+        return 0 if work < 0.1 else for_large(work, view)
+
+    done = settled(route(eight(title), titled(title).replicas(8), [router], work))
+    assert done.p99("small") < steady(title, RAY).p99("small") / 50
+    assert done.p99("large") < steady(title, RAY).p99("large") * 1.1
 
 
 def test_sizes_guessed_from_bytes_they_wait_as_before() -> None:
