@@ -7,7 +7,7 @@ simulated too: nothing here is measured, and the same arrivals always give the s
 import heapq
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -172,41 +172,64 @@ class Outcome:
         return len(self.arrivals) / (max(self.answered) - self.arrivals[0].at)
 
 
+Plans = dict[Canvas | None, tuple[int, int, int]]  # a device's: the last shape of each session
+
+
+class Replica:
+    """A device, or several that share one queue."""
+
+    def __init__(self, device: Device, policy: Policy, devices: int = 1) -> None:
+        self._device = device
+        self._policy = policy
+        self._waiting: dict[int, Arrival] = {}
+        plans: list[Plans] = [{} for _ in range(devices)]
+        self._free = plans * device.workers
+
+    def add(self, number: int, arrival: Arrival) -> None:
+        """Let it wait."""
+        self._waiting[number] = arrival
+        self._policy.add(number, arrival)
+
+    def begin(self) -> Iterator[tuple[float, Run, Plans]]:
+        """What the free workers run next: for how many seconds, and on whose plans."""
+        while self._free and (run := self._policy.take(len(self._free))):
+            plans = self._free.pop()
+            members = [self._waiting.pop(number) for number in run.members]
+            yield _seconds(self._device, members, run, plans), run, plans
+
+    def end(self, plans: Plans) -> None:
+        """A worker is free again."""
+        self._free.append(plans)
+
+
 def replay(arrivals: Sequence[Arrival], device: Device, policy: Policy) -> Outcome:
     """Run all arrivals, in the order of their times, to the end.
 
     Whenever one comes or a run ends, the free workers ask for more.
     """
-    free, now, upcoming = device.workers, 0.0, 0
-    planned: dict[Canvas | None, tuple[int, int, int]] = {}  # by session
-    running: list[tuple[float, int, Run]] = []
+    replica = Replica(device, policy)
+    now, upcoming = 0.0, 0
+    running: list[tuple[float, int, Run, Plans]] = []
     answered = [FOREVER] * len(arrivals)
     runs: list[Run] = []
     while upcoming < len(arrivals) or running:
         coming = arrivals[upcoming].at if upcoming < len(arrivals) else FOREVER
         if running and running[0][0] <= coming:
-            now, _, done = heapq.heappop(running)
-            free += 1
+            now, _, done, plans = heapq.heappop(running)
+            replica.end(plans)
             for number in done.members:
                 answered[number] = now
         else:
             now = coming
-            policy.add(upcoming, arrivals[upcoming])
+            replica.add(upcoming, arrivals[upcoming])
             upcoming += 1
-        while free and (run := policy.take(free)):
-            seconds = _seconds(device, [arrivals[number] for number in run.members], run, planned)
-            heapq.heappush(running, (now + seconds, len(runs), run))
+        for seconds, run, plans in replica.begin():
+            heapq.heappush(running, (now + seconds, len(runs), run, plans))
             runs.append(run)
-            free -= 1
     return Outcome(arrivals, answered, runs)
 
 
-def _seconds(
-    device: Device,
-    members: Sequence[Arrival],
-    run: Run,
-    planned: dict[Canvas | None, tuple[int, int, int]],
-) -> float:
+def _seconds(device: Device, members: Sequence[Arrival], run: Run, planned: Plans) -> float:
     sizes = {(arrival.height, arrival.width) for arrival in members}
     shape = len(members), max(h for h, _ in sizes), max(w for _, w in sizes)
     if run.pinned is not None:
@@ -242,6 +265,13 @@ def fifty_sizes(rng: np.random.Generator) -> tuple[int, int]:
     """One of fifty, 64 to 360 pixels a side."""
     number = int(rng.integers(50))
     return 64 + 6 * number, 64 + 6 * (number * 17 % 50)
+
+
+def photos_of_the_web(rng: np.random.Generator) -> tuple[int, int]:
+    """Hardly two alike: the longer side log-normal around 400, the other 0.5 to 1 of it."""
+    longer = float(np.clip(400 * np.exp(rng.normal(0, 0.5)), 64, 1448))
+    sides = round(longer), round(longer * rng.uniform(0.5, 1))
+    return sides if rng.random() < 0.3 else (sides[1], sides[0])
 
 
 def capacity(device: Device, sizes: Sizes) -> float:
