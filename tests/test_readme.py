@@ -10,6 +10,7 @@ from service import errors
 from service.app import create_app
 from service.cli import COMMANDS
 from service.metrics import Metrics
+from service.ray_serve import RaySettings
 from service.scheduler import Limits, Scheduler
 from service.settings import PREFIX, Settings
 from service.shares import Shares
@@ -27,6 +28,13 @@ def test_every_setting_is_listed(name: str) -> None:
     if isinstance(field.default, int | float | str):
         default = f"`{field.default}`" if field.default != "" else "none"
         assert default in row, f"{row}: the default is {default}"
+
+
+@pytest.mark.parametrize("name", sorted({*RaySettings.model_fields} - {*Settings.model_fields}))
+def test_every_argument_on_ray_is_listed(name: str) -> None:
+    default = RaySettings.model_fields[name].default
+    (row,) = (r for r in README.splitlines() if r.startswith("|") and f"`{name}`" in r)
+    assert str("none" if default is None else default) in row.split("|")[2]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
