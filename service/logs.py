@@ -4,7 +4,7 @@ A record may have `fields`, which both formats show. Whatever a client sent, it 
 """
 
 import json
-import logging.config
+import logging
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ def _escaped(text: str) -> str:
 
 
 def configuration(level: str, format: Format = "console") -> dict[str, Any]:  # noqa: A002
-    """A logging.config dictionary; uvicorn's own loggers follow it too."""
+    """The same as a logging.config dictionary; uvicorn's own loggers follow it too."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -77,5 +77,7 @@ def configuration(level: str, format: Format = "console") -> dict[str, Any]:  # 
 
 
 def configure(level: str, format: Format = "console") -> None:  # noqa: A002
-    """Apply `configuration` to this process."""
-    logging.config.dictConfig(configuration(level, format))
+    """Log like that in this process. Loggers that somebody else has set up stay as they are."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FORMATTERS[format]())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

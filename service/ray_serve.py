@@ -5,17 +5,20 @@ queue and batches of mixed sizes; Ray places, replaces, adds and removes them, a
 request to one of two that it draws, to the one with fewer. Needs the extra ray.
 """
 
+import logging
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, model_validator
 from ray import serve
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.config import (
     AutoscalingConfig,
     AutoscalingContext,
     AutoscalingPolicy,
     BackpressureConfig,
+    RequestRouterConfig,
 )
 from ray.serve.metrics import Gauge
 from ray.serve.schema import LoggingConfig
@@ -25,9 +28,14 @@ from service.app import create_app
 from service.logs import configure
 from service.settings import MEGA, Settings, granted_cores, granted_memory_mb
 
+logger = logging.getLogger(__name__)
+
 _WAITING = "waiting_megapixels"
+# Settings of what Ray does here: it has the sockets, and gives each replica its GPUs.
+_OF_RAY = {"host", "port", "root_path", "forwarded_allow_ips", "devices", "header_timeout_s",
+           "answer_timeout_s"}  # fmt: skip
 _HEALTH_S = 2.0  # between two looks of Ray; three bad ones, and the replica is replaced
-_ANSWER_S = 30.0  # to such a look
+_ANSWER_S = 10.0  # to such a look
 _ATTEMPTS = 3  # to start a replica, before an update is given up
 
 
@@ -57,12 +65,22 @@ class RaySettings(Settings):
         "closed", description="a request reaches one replica only; use watch_s"
     )
 
-    @field_validator("max_replicas")
-    @classmethod
-    def _a_range(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value < info.data.get("replicas", 1):
-            raise ValueError("must not be less than replicas")
-        return value
+    @model_validator(mode="after")
+    def _make_sense(self) -> Self:
+        if given := _OF_RAY & self.model_fields_set:
+            raise ValueError(f"{', '.join(sorted(given))}: on Ray, that is for Ray to be told")
+        if self.provider == "cuda" and not self.gpus:
+            raise ValueError("provider=cuda needs gpus, for example gpus=1")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError("gpus is a part of one, or a whole number")
+        if self.max_replicas is None:
+            return self
+        if self.max_replicas < self.replicas:
+            raise ValueError("max_replicas must not be less than replicas")
+        if self.replica_megapixels >= self.queue_megapixels:
+            raise ValueError("replica_megapixels must be less than queue_megapixels, or a replica "
+                             "refuses what should bring another one")  # fmt: skip
+        return self
 
 
 class Replica:
@@ -87,12 +105,20 @@ class Replica:
 
     async def check_health(self) -> None:
         """Asked by Ray every now and then; raises Unavailable when this must be replaced."""
-        self._show_metrics()
         self._parts.ensure_ready()
+        try:
+            self._show_metrics()
+        except Exception:  # no reason to be replaced
+            logger.exception("metrics could not be shown")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What waits here, in megapixels, for `ByWaitingPixels`."""
-        return {_WAITING: self._parts.scheduler.admitted_pixels / MEGA}
+        """What waits here, in megapixels, for `ByWaitingPixels`.
+
+        Bodies count as well: where these are nearer to their limit, as much of the queue's.
+        """
+        parts, settings = self._parts, self._parts.settings
+        bodies = parts.bodies.used / parts.bodies.limit * settings.queue_megapixels
+        return {_WAITING: max(parts.scheduler.admitted_pixels / MEGA, bodies)}
 
     def _show_metrics(self) -> None:
         """Ours, through Ray's exporter; it has gauges only that may be set to what was counted."""
@@ -121,6 +147,18 @@ class _OneId:
             await send(message)
 
         await self._app(scope, receive, answer)
+
+
+class AnyReplica(PowerOfTwoChoicesRequestRouter):
+    """Ray's router, without its preference for replicas on the proxy's machine.
+
+    Ray takes another only where those have no room for a request. But ours have, and answer 503
+    when their queue has none for its pixels, while replicas elsewhere have nothing to do.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        nowhere = {"prefer_local_node_routing": False, "prefer_local_az_routing": False}
+        super().__init__(*args, **{**options, **nowhere})  # type: ignore[no-untyped-call]
 
 
 class ByWaitingPixels:
@@ -156,6 +194,7 @@ def app(settings: RaySettings) -> serve.Application:
         max_ongoing_requests=settings.max_connections,
         max_queued_requests=settings.max_connections,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        request_router_config=RequestRouterConfig(request_router_class=AnyReplica),  # type: ignore[arg-type]
         health_check_period_s=_HEALTH_S,
         health_check_timeout_s=_ANSWER_S,
         graceful_shutdown_timeout_s=settings.drain_s,
@@ -186,4 +225,7 @@ def _given(settings: RaySettings) -> dict[str, Any]:
     known = set(Settings.model_fields)
     given = settings.model_dump(mode="json", exclude_unset=True, include=known)
     paths = {n: str(v.absolute()) for n, v in settings if n in known and isinstance(v, Path)}
-    return {**given, **paths, "cores": settings.cores}
+    here = {"cores": settings.cores, "workers": 1, "control_access": "closed"}
+    if not settings.gpus:
+        here["provider"] = "cpu"  # Ray does not hide GPUs from whoever has none
+    return {**given, **paths, **here}

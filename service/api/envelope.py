@@ -1,6 +1,7 @@
 """Around every request: an id, a log line, a count of those in progress, an end when it is due,
 and headers that tell browsers what not to do with the answer."""
 
+import asyncio
 import logging
 import random
 import re
@@ -18,6 +19,7 @@ from service.facts import Facts
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_GONE = 499  # as nginx logs it: the client went away before it was answered
 _QUIET = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
@@ -65,7 +67,10 @@ class Envelope:
         try:
             await self._app(scope, arrival, answer)
         except ClientDisconnect:
-            facts.status = 499  # as nginx logs it: the client went away before it was answered
+            facts.status = _GONE
+        except asyncio.CancelledError:  # so it is on Ray
+            facts.status = _GONE
+            raise
         except Exception:
             facts.status = 500  # answered by Starlette, outside of this
             raise

@@ -39,11 +39,11 @@ class Deployed:
 
     def replicas(self) -> list[int]:
         """Process ids of those that run."""
-        return [replica["pid"] for replica in self._running()]
+        return [replica["pid"] for replica in self.running()]
 
     def nodes(self) -> list[str]:
         """The node of each that runs, in the same order."""
-        return [replica["node_id"] for replica in self._running()]
+        return [replica["node_id"] for replica in self.running()]
 
     def wait_for(self, replicas: int, without: Sequence[int] = ()) -> None:
         """Return when so many run, none of them one of those."""
@@ -58,7 +58,8 @@ class Deployed:
         status = serve.status().applications[self.name]
         return " ".join([status.message, *(d.message for d in status.deployments.values())])
 
-    def _running(self) -> list[dict[str, Any]]:
+    def running(self) -> list[dict[str, Any]]:
+        """The replicas that run, as Ray describes them."""
         controller = _get_global_client()
         assert controller is not None
         told = controller.get_serve_details()  # as Ray's dashboard does
@@ -71,6 +72,14 @@ class Nodes:
     """Use it in `with`."""
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
         os.environ.update(_QUIET)
         head = {**_NODE, "node_ip_address": HEAD, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -82,12 +91,13 @@ class Nodes:
             proxy_location=ProxyLocation.HeadOnly,
             http_options=HTTPOptions(host=LOCAL, port=self._port),
         )
-        return self
 
     def __exit__(self, *error: object) -> None:
-        serve.shutdown()
+        if ray.is_initialized():
+            serve.shutdown()
         ray.shutdown()
-        self.cluster.shutdown()
+        if hasattr(self, "cluster"):
+            self.cluster.shutdown()
 
     @contextmanager
     def serve(self, store: Path, *options: str, **settings: Any) -> Iterator[Deployed]:

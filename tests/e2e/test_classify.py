@@ -146,7 +146,9 @@ def test_raw_multipart_and_json_bodies_give_the_same_answer(client: httpx.Client
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "image/webp", None])
 def test_any_other_content_type_is_one_image(served: Served, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
-    answer = httpx.post(f"{served.url}/v1/classify", content=photo("pan").data, headers=headers)
+    answer = httpx.post(
+        f"{served.url}/v1/classify", content=photo("pan").data, headers=headers, timeout=60
+    )
     assert top(answer.json()["results"][0]) == 567
 
 

@@ -44,7 +44,9 @@ def logits(answer: dict[str, Any]) -> list[np.ndarray]:
 
 
 def mixed_runs(url: str) -> float:
-    found = re.search(r'anypool_runs_total\{kind="mixed"\} (\S+)', httpx.get(f"{url}/metrics").text)
+    found = re.search(
+        r'anypool_runs_total\{kind="mixed"\} (\S+)', httpx.get(f"{url}/metrics", timeout=60).text
+    )
     assert found is not None
     return float(found[1])
 

@@ -101,13 +101,16 @@ def test_names_of_operations_are_short_and_each_is_described(document: dict[str,
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/docs"])
 def test_head_is_get_without_a_body(served: Served, path: str) -> None:
-    get, head = httpx.get(f"{served.url}{path}"), httpx.head(f"{served.url}{path}")
+    get, head = (
+        httpx.get(f"{served.url}{path}", timeout=60),
+        httpx.head(f"{served.url}{path}", timeout=60),
+    )
     assert head.status_code == get.status_code == 200
     assert head.headers["content-type"] == get.headers["content-type"]
     assert head.content == b""
 
 
 def test_a_wrong_method_is_told_the_right_ones(served: Served) -> None:
-    assert httpx.delete(f"{served.url}/v1/models").headers["allow"] == "GET, HEAD"
-    head = httpx.head(f"{served.url}/v1/classify")
+    assert httpx.delete(f"{served.url}/v1/models", timeout=60).headers["allow"] == "GET, HEAD"
+    head = httpx.head(f"{served.url}/v1/classify", timeout=60)
     assert (head.status_code, head.headers["allow"]) == (405, "POST")

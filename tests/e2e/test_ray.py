@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import ray
 from tests.conftest import photo
 from tests.e2e import test_swap as swap
 from tests.e2e.faults.load import Load, photos
-from tests.e2e.nodes import Deployed, Nodes, wait
+from tests.e2e.nodes import AT_MOST_S, Deployed, Nodes, wait
 from tests.e2e.test_statuses import noise
 from tests.versions import make_version
 
@@ -31,6 +32,23 @@ def pair(nodes: Nodes, store: Path) -> Iterator[Deployed]:
         yield deployed
 
 
+def exported(name: str) -> dict[str, float]:
+    """What Ray's exporters say that each replica has classified, by its id."""
+    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+    texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text for port in ports]
+    lines = "\n".join(texts).splitlines()
+    of = [line for line in lines if line.startswith("ray_anypool_images_total{")
+          and f'application="{name}"' in line and 'outcome="ok"' in line]  # fmt: skip
+    return {re.findall('replica="(.+?)"', line)[0]: float(line.split()[-1]) for line in of}
+
+
+def check_both_answer(pair: Deployed) -> None:
+    """Return when those that run now have both classified something."""
+    ids = {replica["replica_id"] for replica in pair.running()}
+    assert len(ids) == 2
+    wait(lambda: all(exported(pair.name).get(each) for each in ids), "answered by both")
+
+
 def check_what_was_seen(load: Load) -> None:
     """Nobody got a wrong answer or half of one, and only what was in flight was lost."""
     assert set(load.seen) <= {"right", "500", "503", "reset"}, load.seen
@@ -40,6 +58,7 @@ def check_what_was_seen(load: Load) -> None:
 def test_a_replica_that_dies_is_replaced_and_the_other_goes_on(pair: Deployed) -> None:
     first, other = pair.replicas()
     with Load(pair.url, photos(pair.url)) as load:
+        check_both_answer(pair)
         load.strike()
         os.kill(first, signal.SIGKILL)
         load.wait_for_right()
@@ -53,12 +72,15 @@ def test_a_node_that_dies_takes_its_replica_only(nodes: Nodes, pair: Deployed) -
     here = ray.get_runtime_context().get_node_id()
     (doomed,) = (r for r, n in zip(pair.replicas(), pair.nodes(), strict=True) if n != here)
     with Load(pair.url, photos(pair.url)) as load:
+        check_both_answer(pair)
         load.strike()
         nodes.cluster.remove_node(nodes.second, allow_graceful=False)
-        load.wait_for_right()
-        pair.wait_for(2, without=[doomed])  # on the node that is left
-        load.wait_for_right()
-    nodes.add_node()
+        try:
+            load.wait_for_right()
+            pair.wait_for(2, without=[doomed])  # on the node that is left
+            load.wait_for_right()
+        finally:
+            nodes.add_node()
     check_what_was_seen(load)
 
 
@@ -102,14 +124,15 @@ def test_replicas_come_and_go_by_the_pixels_that_wait(nodes: Nodes, store: Path)
         assert len(deployed.replicas()) == 1
 
         def until_two(_: int) -> set[int]:
-            statuses = set()
-            while len(deployed.replicas()) < 2:
+            statuses, give_up = set(), time.monotonic() + AT_MOST_S
+            while len(deployed.replicas()) < 2 and time.monotonic() < give_up:
                 url = f"{deployed.url}/v1/classify?resize=fit&size=1200"  # 0.95 megapixels
                 answer = httpx.post(url, content=data, timeout=60)
                 statuses.add(answer.status_code)
             return statuses
 
         assert set.union(*clients.map(until_two, range(6))) == {200}
+        deployed.wait_for(2)
         deployed.wait_for(1)
 
 
@@ -128,13 +151,20 @@ def test_more_requests_than_all_replicas_take_are_sent_away_with_retry_after(
 
 
 def test_our_metrics_are_shown_by_rays_exporter(pair: Deployed) -> None:
-    httpx.post(f"{pair.url}/v1/classify", content=photo("bee").data).raise_for_status()
-    labels = rf'.*application="{pair.name}".*outcome="ok".*'
-    wanted = re.compile(rf"^ray_anypool_images_total{{{labels}}} ([\d.]+)$", re.M)
+    httpx.post(f"{pair.url}/v1/classify", content=photo("bee").data, timeout=60).raise_for_status()
+    wait(lambda: sum(exported(pair.name).values()) > 0, "shown")
 
-    def shown() -> float:
-        ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
-        texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text for port in ports]
-        return sum(float(count) for text in texts for count in wanted.findall(text))
 
-    wait(shown, "shown")
+def test_images_of_a_client_that_has_gone_are_dropped(nodes: Nodes, store: Path) -> None:
+    files = [("files", ("bee.webp", photo("bee").data))] * 64
+    cancelled = re.compile(r"^anypool_cancelled_images_total (.+)$", re.M)
+    gone = re.compile(r'^anypool_requests_total{route="/v1/classify",status="499"} (.+)$', re.M)
+    with nodes.serve(store) as deployed:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{deployed.url}/v1/classify?resize=fit&size=1024", files=files, timeout=2)
+
+        def counted(what: re.Pattern[str]) -> float:
+            text = httpx.get(f"{deployed.url}/metrics", timeout=60).text
+            return sum(map(float, what.findall(text)))
+
+        wait(lambda: counted(cancelled) > 0 and counted(gone) == 1, "dropped")

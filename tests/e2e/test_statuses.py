@@ -133,8 +133,10 @@ def test_405_method_not_allowed(client: httpx.Client) -> None:
 
 
 def test_413_body_too_large(strict: Served) -> None:
-    declared = httpx.post(f"{strict.url}/v1/classify", content=b"x" * 3_000_000)
-    streamed = httpx.post(f"{strict.url}/v1/classify", content=iter([b"x" * 100_000] * 30))
+    declared = httpx.post(f"{strict.url}/v1/classify", content=b"x" * 3_000_000, timeout=60)
+    streamed = httpx.post(
+        f"{strict.url}/v1/classify", content=iter([b"x" * 100_000] * 30), timeout=60
+    )
     for answer in (declared, streamed):
         check_problem(answer, 413, "body-too-large", "1 MB")
     check_alive(strict.url)
@@ -172,7 +174,7 @@ def test_413_too_many_pixels(client: httpx.Client, data: bytes, query: str, said
 
 def test_413_when_a_request_alone_exceeds_the_queue(strict: Served) -> None:
     files = [("files", ("a.png", png(1_400, 1_400)))] * 2
-    answer = httpx.post(f"{strict.url}/v1/classify", files=files)
+    answer = httpx.post(f"{strict.url}/v1/classify", files=files, timeout=60)
     check_problem(answer, 413, "too-many-pixels", "queue")
     check_alive(strict.url)
 
@@ -204,9 +206,11 @@ def test_the_smallest_images_are_scaled_up_by_default(client: httpx.Client) -> N
 
 def test_422_image_size_not_supported(strict: Served) -> None:
     url = f"{strict.url}/v1/models/picky/classify"
-    answer = httpx.post(f"{url}?resize=native", content=png(24, 28))
+    answer = httpx.post(f"{url}?resize=native", content=png(24, 28), timeout=60)
     check_problem(answer, 422, "image-size-not-supported", "divisible by 8")
-    used = httpx.post(f"{url}?resize=fit&size=28", content=png(24, 28)).json()["results"][0]["used"]
+    used = httpx.post(f"{url}?resize=fit&size=28", content=png(24, 28), timeout=60).json()[
+        "results"
+    ][0]["used"]
     assert used == {"width": 24, "height": 32}
     check_alive(strict.url)
 

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import logging.handlers
 import re
 import sys
 
 import pytest
 
-from service.logs import ConsoleFormatter, Format, JsonFormatter, configuration
+from service.logs import ConsoleFormatter, Format, JsonFormatter, configuration, configure
 
 FORGED = "/x\n2026-01-01 00:00:00,000 INFO service.app[1] all is well\r\x1b[2J\u2028\x00end"
 FIELDS = {"request_id": "abc", "method": "GET", "path": FORGED, "status": 404, "total_ms": 1.5}
@@ -71,3 +72,21 @@ def test_uvicorn_logs_as_we_do(format: Format) -> None:  # noqa: A002
     found = configuration("info", format)
     assert found["root"]["handlers"] == ["stderr"]
     assert "handlers" not in found["loggers"]["uvicorn.access"]
+
+
+def test_what_somebody_else_has_set_up_goes_on_logging() -> None:
+    root, theirs = logging.getLogger(), logging.getLogger("of_somebody_else")
+    before = list(root.handlers), root.level
+    target = logging.handlers.BufferingHandler(10)
+    keeps = logging.handlers.MemoryHandler(10, target=target)  # as Ray's replicas have
+    theirs.addHandler(keeps)
+    try:
+        root.handlers = []
+        configure("info")
+        theirs.warning("still here")
+        keeps.flush()
+    finally:
+        root.handlers = before[0]
+        root.setLevel(before[1])
+        theirs.removeHandler(keeps)
+    assert [each.getMessage() for each in target.buffer] == ["still here"]

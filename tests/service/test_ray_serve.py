@@ -45,6 +45,10 @@ def test_a_replica_has_its_share_of_the_memory_where_it_runs() -> None:
         ({"workers": 2}, "workers"),
         ({"control_access": "open"}, "control_access"),
         ({"replicas": 3, "max_replicas": 2}, "not be less than replicas"),
+        ({"max_replicas": 2, "queue_megapixels": 8}, "less than queue_megapixels"),
+        ({"port": 8001, "devices": "1"}, "devices, port"),
+        ({"provider": "cuda"}, "gpus=1"),
+        ({"gpus": 1.5}, "whole number"),
         ({"replica_megapixels": 0}, "replica_megapixels"),
         ({"surge": 101}, "surge"),
         ({"coress": 1}, "coress"),
@@ -70,12 +74,19 @@ def test_replicas_are_given_what_they_cannot_find(
     deployment = built._bound_deployment
     (given,) = deployment.init_args
     assert given == {"artifacts": str(tmp_path / "artifacts"), "cores": 4, "max_images": 5,
-                     "drain_s": 7}  # fmt: skip
+                     "drain_s": 7, "workers": 1, "control_access": "closed"}  # fmt: skip
     assert json.loads(json.dumps(given)) == given
     assert deployment.num_replicas == 3
     assert deployment.ray_actor_options is not None
     assert deployment.ray_actor_options["num_cpus"] == 4
     assert deployment.ray_actor_options["num_gpus"] == 0.5
+
+
+def test_a_replica_without_gpus_leaves_those_of_its_machine_alone() -> None:
+    (given,) = app(RaySettings())._bound_deployment.init_args
+    assert given["provider"] == "cpu"
+    (given,) = app(RaySettings(gpus=0.5, provider="cuda"))._bound_deployment.init_args
+    assert given["provider"] == "cuda"
 
 
 def test_with_max_replicas_their_number_follows_what_waits() -> None:
@@ -108,8 +119,15 @@ def test_a_replica_is_healthy_while_it_can_classify_and_shows_our_metrics(
     replica = Replica({"artifacts": str(store), "cores": 1, "log_level": "error"})
     parts = replica.__serve_build_asgi_app__().state.service
     try:
+        monkeypatch.setattr(Shown, "set", lambda *_: 1 / 0)
+        asyncio.run(replica.check_health())  # healthy, though metrics cannot be shown
+        monkeypatch.undo()
+        monkeypatch.setattr(ray_serve, "Gauge", Shown)
         asyncio.run(replica.check_health())
         assert replica.record_autoscaling_stats() == {"waiting_megapixels": 0}
+        parts.bodies.take(parts.settings.bodies_bytes // 4, None)
+        waiting = replica.record_autoscaling_stats()["waiting_megapixels"]
+        assert waiting == pytest.approx(parts.settings.queue_megapixels / 4)
         assert Shown.values["anypool_processes_ready", "{}"] == 1
         assert all(name.startswith("anypool_") for name, _ in Shown.values)
         parts.draining = True
