@@ -56,7 +56,7 @@ _DRAFT_MARGIN = 1.5
 # a pixel. Files have ten; a film behind the picture has some by chance, one in 65,536 bytes.
 _MOST_SCANS, _MOST_SCANNED, _SCAN = 1000, 5_000_000_000, b"\xff\xda"
 
-_DECODED_BYTES, _USUAL_PIXELS = 8, 8_000_000  # a pixel as it was, and converted
+_DECODED_BYTES = 8  # a pixel as it was, and converted
 _NO_MEMORY = "memory ran out while the image was decoded; try again later"
 
 # Predicted seconds of a decode, from timing the photos of tests/photos at 64 to 3000 pixels: a
@@ -116,7 +116,7 @@ def read_header(data: bytes, limits: SourceLimits, formats: tuple[str, ...]) -> 
     except AnypoolError:
         raise
     except Exception as exc:  # Pillow raises almost anything on a foreign file
-        raise _no_memory() or _translated(exc) from exc
+        raise _no_memory(limits.max_pixels) or _translated(exc) from exc
     size = Size(height, width) if orientation in _SIDEWAYS else Size(width, height)
     return Header(format_, size, orientation)
 
@@ -177,7 +177,7 @@ def _translated(exc: Exception) -> Exception:
     return UndecodableImage(f"the image cannot be decoded ({said}); save it again and retry")
 
 
-def _no_memory(pixels: int = _USUAL_PIXELS) -> Overloaded | None:
+def _no_memory(pixels: int) -> Overloaded | None:
     """Why a file could not be read, if there is no memory for it: many decoders call it broken.
 
     Nothing is written to that memory, so that to ask for it costs nothing.

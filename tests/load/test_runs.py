@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_one_wrong_probability_ends_with_1_and_writes_both_reports(tmp_path: Pat
 def test_an_interrupted_run_is_checked_and_reported(tmp_path: Path) -> None:
     with Fake(wrong=20) as fake:
         command = locust(fake.url, str(tmp_path), *QUICK, *OPEN, "--run-time", "5m")
-        with subprocess.Popen(command, env=environment()) as running:
+        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background as well
+        with subprocess.Popen(command, env=environment(), preexec_fn=hear) as running:
             _until(lambda: fake.count > 40)
             running.send_signal(signal.SIGINT)
             assert running.wait(60) == 1
