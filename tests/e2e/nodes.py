@@ -26,7 +26,7 @@ LOCAL = "127.0.0.1"
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 AT_MOST_S = 90.0
 # Cores as Ray counts them, and bytes for objects, which bodies of requests are not.
-_NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 80_000_000}
+_NODE: dict[str, Any] = {"num_cpus": 8, "object_store_memory": 80_000_000}
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 

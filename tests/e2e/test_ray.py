@@ -68,7 +68,13 @@ def test_a_replica_that_dies_is_replaced_and_the_other_goes_on(pair: Deployed) -
     check_what_was_seen(load)
 
 
-def test_a_node_that_dies_takes_its_replica_only(nodes: Nodes, pair: Deployed) -> None:
+def test_a_node_that_dies_takes_its_replica_only(nodes: Nodes, store: Path) -> None:
+    """Of new replicas: one that was replaced may be on the other's node."""
+    with nodes.serve(store, replicas=2) as pair:
+        lose_a_node(nodes, pair)
+
+
+def lose_a_node(nodes: Nodes, pair: Deployed) -> None:
     here = ray.get_runtime_context().get_node_id()
     (doomed,) = (r for r, n in zip(pair.replicas(), pair.nodes(), strict=True) if n != here)
     with Load(pair.url, photos(pair.url)) as load:
